@@ -1,0 +1,70 @@
+# The only door. `make` alone prints what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PORT ?= 3000
+UV := .venv/uv/bin/uv
+SERVE := .venv/serve
+DEV := .venv/dev
+
+export BENTOML_DO_NOT_TRACK := True
+export DO_NOT_TRACK := 1
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help serve model test check format lock bench clean
+
+help: ## print this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+serve: model ## install, put the embedded model into the Bento store, serve on PORT (3000)
+	@echo "Serving on http://localhost:$(PORT) - API description: /docs.json, page: /, health: /health. Ctrl-C ends it."
+	@echo "Try: curl -F image=@photo.jpg http://localhost:$(PORT)/predict"
+	@$(SERVE)/bin/bentoml serve service:ProductPhotoDetector --port $(PORT)
+
+model: $(SERVE)/.installed ## put the embedded default model into the local Bento store (once)
+	@$(SERVE)/bin/python -m training.store detector/default_model
+
+test: $(DEV)/.installed ## install the development environment and run every test
+	$(DEV)/bin/python -m pytest
+	@echo "All tests passed. Next: make serve, or make check before a commit."
+
+check: $(DEV)/.installed ## format, lint and types, as CI asks for them
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/mypy
+	$(DEV)/bin/mypy service.py
+
+format: $(DEV)/.installed ## rewrite the code as `make check` wants it
+	$(DEV)/bin/ruff format .
+	$(DEV)/bin/ruff check --fix .
+
+bench: $(SERVE)/.installed model ## measure a running server against the raw model; writes benchmarks/README.md
+	$(SERVE)/bin/python -m benchmarks.service
+
+lock: $(UV) ## pin every package again, after a change in pyproject.toml
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra serve pyproject.toml -o requirements-serve.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev pyproject.toml -o requirements-dev.lock
+
+clean: ## remove the environments and everything made
+	rm -rf .venv build dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(UV):
+	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed and was not found; set PYTHON=/path/to/python3.11." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed; $(PYTHON) is another. Set PYTHON=/path/to/python3.11." >&2; exit 1; }
+	@echo "Making .venv (the installer first) ..."
+	@"$(PYTHON)" -m venv .venv/uv
+	@.venv/uv/bin/pip install -q --disable-pip-version-check uv==0.13.9
+
+$(SERVE)/.installed: $(UV) requirements-serve.lock
+	@echo "Installing the serving environment (about 400 MB, no torch) ..."
+	@$(UV) venv -q --allow-existing --python "$(PYTHON)" $(SERVE)
+	@$(UV) pip sync -q --python $(SERVE)/bin/python --require-hashes requirements-serve.lock
+	@touch $@
+
+$(DEV)/.installed: $(UV) requirements-dev.lock
+	@echo "Installing the development environment (about 6 GB, with torch) ..."
+	@$(UV) venv -q --allow-existing --python "$(PYTHON)" $(DEV)
+	@$(UV) pip sync -q --python $(DEV)/bin/python --require-hashes requirements-dev.lock
+	@touch $@

@@ -1,0 +1,147 @@
+"""configuration.yaml and the environment -> one frozen, strict `Settings`.
+
+Read once, at the edge (service.py, command lines). Parts receive plain values and never see this tree.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from detector.errors import InvalidSettings
+from detector.schema import Colormap, OverlayFormat, Thresholds
+
+PREFIX = "PPD_"
+Format = Literal["JPEG", "PNG", "WEBP", "AVIF"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(_Section):
+    tag: str = "product-photo-detector:latest"
+    profile: str = "accurate"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["f32", "bf16"] = "f32"
+    threads: int = Field(0, ge=0)
+
+
+class ScorerSettings(_Section):
+    workers: int = Field(1, ge=1)
+    max_batch_size: int = Field(16, ge=2, le=256)
+    batch_wait: float = Field(30.0, gt=0)
+
+
+class ApiSettings(_Section):
+    workers: int = Field(1, ge=1)
+    decode_threads: int = Field(2, ge=1)
+    max_in_flight: int = Field(64, ge=1)
+    max_queued: int = Field(256, ge=0)
+    retry_after: int = Field(2, ge=1)
+    timeout: int = Field(60, ge=1)
+
+
+class PhotoSettings(_Section):
+    max_bytes: int = Field(10_485_760, ge=1024)
+    max_pixels: int = Field(50_000_000, ge=4096)
+    max_side: int = Field(16_384, ge=64)
+    min_side: int = Field(64, ge=1)
+    formats: tuple[Format, ...] = ("JPEG", "PNG", "WEBP")
+
+
+class BatchSettings(_Section):
+    max_images: int = Field(20, ge=1, le=256)
+
+
+class VerdictSettings(_Section):
+    thresholds: Thresholds | None = None
+    medium_confidence: float = Field(0.8, ge=0.5, le=1)
+    high_confidence: float = Field(0.95, ge=0.5, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.medium_confidence > self.high_confidence:
+            raise ValueError("medium_confidence must not be above high_confidence")
+        return self
+
+
+class ExplainSettings(_Section):
+    max_side: int = Field(512, ge=64, le=4096)
+    alpha: float = Field(0.5, ge=0, le=1)
+    colormap: Colormap = "inferno"
+    format: OverlayFormat = "jpeg"
+
+
+class CorsSettings(_Section):
+    allow_origins: tuple[str, ...] = ()
+
+
+class LogSettings(_Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Settings(_Section):
+    """The whole tree; every default here equals configuration.yaml's (a test)."""
+
+    model: ModelSettings = ModelSettings()
+    scorer: ScorerSettings = ScorerSettings()
+    api: ApiSettings = ApiSettings()
+    photo: PhotoSettings = PhotoSettings()
+    batch: BatchSettings = BatchSettings()
+    verdict: VerdictSettings = VerdictSettings()
+    explain: ExplainSettings = ExplainSettings()
+    cors: CorsSettings = CorsSettings()
+    log: LogSettings = LogSettings()
+
+
+def load_settings(path: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read `path` (None: defaults alone), lay the environment over it, check everything.
+
+    Raises InvalidSettings with one line that names the setting.
+    """
+    tree = _read(path) if path else {}
+    for name, text in environ.items():
+        if name.startswith(PREFIX) and name != PREFIX + "CONFIG":
+            _overlay(tree, name, text)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise InvalidSettings(_sentence(error)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InvalidSettings(f"The configuration file {path} can't be read.") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise InvalidSettings(f"The configuration file {path} is not valid YAML.") from None
+    if not isinstance(tree, dict | None):
+        raise InvalidSettings(f"The configuration file {path} must hold sections, such as `photo:`.")
+    return {section: dict(body) if isinstance(body, dict) else body for section, body in (tree or {}).items()}
+
+
+def _overlay(tree: dict[str, Any], name: str, text: str) -> None:
+    """Lay one environment variable over the tree; its value is read as YAML (numbers, lists, null)."""
+    section, divider, setting = name.removeprefix(PREFIX).lower().partition("__")
+    if not divider or section not in Settings.model_fields:
+        raise InvalidSettings(f"The environment variable {name} names no setting; write {PREFIX}<SECTION>__<NAME>.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InvalidSettings(f"The environment variable {name} has no readable value.") from None
+    body = tree.setdefault(section, {})
+    if isinstance(body, dict):
+        body[setting] = value
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"Configuration: {name} is not a known setting."
+    return f"Configuration: {name}: {first['msg']}."

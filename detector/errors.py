@@ -1,0 +1,160 @@
+"""Every error this product can answer with: a stable `code`, an HTTP `status`, one sentence a caller can act on.
+
+DetectorError
+├── InvalidRequest            the request is not what the endpoint reads
+│   ├── MissingField          400 missing_field
+│   ├── NotAFile              400 not_a_file
+│   ├── MalformedRequest      400 malformed_request
+│   ├── InvalidOption         422 invalid_option
+│   ├── TooManyImages         413 too_many_images
+│   ├── BodyTooLarge          413 body_too_large
+│   ├── UnsupportedBody       415 unsupported_body
+│   ├── RouteNotFound         404 not_found
+│   └── MethodNotAllowed      405 method_not_allowed
+├── InvalidImage              the photo can't be read as one
+│   ├── EmptyImage            400 empty_image
+│   ├── TruncatedImage        400 truncated_image
+│   ├── CorruptImage          400 corrupt_image
+│   ├── UnsupportedType       415 unsupported_type
+│   ├── TooManyBytes          413 too_many_bytes
+│   ├── TooManyPixels         413 too_many_pixels
+│   └── TooSmall              422 too_small
+├── Unavailable               nothing wrong with the request; try again
+│   ├── Overloaded            503 overloaded
+│   ├── ModelUnavailable      503 model_unavailable
+│   └── TimedOut              504 timed_out
+├── InternalError             500 internal_error
+├── InvalidSettings           start-up: configuration.yaml or the environment
+└── InvalidArtefact           start-up: the model folder is missing, incomplete or altered
+
+Knows nothing of HTTP frameworks; `detector.asgi` writes these as RFC 9457 problem documents and the client
+raises the same classes again, found by `code`.
+"""
+
+from typing import ClassVar
+
+
+class DetectorError(Exception):
+    """Base of all; `detail` is one sentence in our own words, safe to show to a stranger."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Something went wrong on our side"
+
+    def __init__(self, detail: str = "", *, retry_after: int | None = None) -> None:
+        self.detail = detail or f"{self.title}."
+        self.retry_after = retry_after  # seconds
+        super().__init__(self.detail)
+
+
+class InvalidRequest(DetectorError):
+    code, status, title = "malformed_request", 400, "The request can't be read"
+
+
+class MissingField(InvalidRequest):
+    code, status, title = "missing_field", 400, "A required form field is missing"
+
+
+class NotAFile(InvalidRequest):
+    code, status, title = "not_a_file", 400, "A form field holds text where a file is due"
+
+
+class MalformedRequest(InvalidRequest):
+    code, status, title = "malformed_request", 400, "The request body is not well-formed"
+
+
+class InvalidOption(InvalidRequest):
+    code, status, title = "invalid_option", 422, "An option has a value that is not allowed"
+
+
+class TooManyImages(InvalidRequest):
+    code, status, title = "too_many_images", 413, "Too many photos in one request"
+
+
+class BodyTooLarge(InvalidRequest):
+    code, status, title = "body_too_large", 413, "The request body is too large"
+
+
+class UnsupportedBody(InvalidRequest):
+    code, status, title = "unsupported_body", 415, "The request is not multipart/form-data"
+
+
+class RouteNotFound(InvalidRequest):
+    code, status, title = "not_found", 404, "There is no such route"
+
+
+class MethodNotAllowed(InvalidRequest):
+    code, status, title = "method_not_allowed", 405, "The route does not take this method"
+
+
+class InvalidImage(DetectorError):
+    code, status, title = "corrupt_image", 400, "The photo can't be read"
+
+
+class EmptyImage(InvalidImage):
+    code, status, title = "empty_image", 400, "The file is empty"
+
+
+class TruncatedImage(InvalidImage):
+    code, status, title = "truncated_image", 400, "The photo ends too early"
+
+
+class CorruptImage(InvalidImage):
+    code, status, title = "corrupt_image", 400, "The photo's data is damaged"
+
+
+class UnsupportedType(InvalidImage):
+    code, status, title = "unsupported_type", 415, "The file is not a photo of a supported type"
+
+
+class TooManyBytes(InvalidImage):
+    code, status, title = "too_many_bytes", 413, "The photo's file is too large"
+
+
+class TooManyPixels(InvalidImage):
+    code, status, title = "too_many_pixels", 413, "The photo has too many pixels"
+
+
+class TooSmall(InvalidImage):
+    code, status, title = "too_small", 422, "The photo is too small to judge"
+
+
+class Unavailable(DetectorError):
+    code, status, title = "overloaded", 503, "The service can't answer right now"
+
+
+class Overloaded(Unavailable):
+    code, status, title = "overloaded", 503, "The service is busy"
+
+
+class ModelUnavailable(Unavailable):
+    code, status, title = "model_unavailable", 503, "The model can't be reached"
+
+
+class TimedOut(Unavailable):
+    code, status, title = "timed_out", 504, "The answer took too long"
+
+
+class InternalError(DetectorError):
+    code, status, title = "internal_error", 500, "Something went wrong on our side"
+
+
+class InvalidSettings(DetectorError):
+    code, status, title = "invalid_settings", 500, "The configuration is not valid"
+
+
+class InvalidArtefact(DetectorError):
+    code, status, title = "invalid_artefact", 500, "The model folder is not valid"
+
+
+def by_code() -> dict[str, type[DetectorError]]:
+    """Every concrete error by its code; a client raises what the server answered."""
+    found: dict[str, type[DetectorError]] = {}
+    pending = list(DetectorError.__subclasses__())
+    while pending:
+        kind = pending.pop()
+        children = kind.__subclasses__()
+        pending.extend(children)
+        if not children:
+            found[kind.code] = kind
+    return found
