@@ -1,0 +1,202 @@
+"""Detector: bytes -> decoded photo -> views -> evidence -> calibrated verdict or explanation.
+
+The score function is passed in, so it does not know where networks run; nor does it know HTTP. Work that
+burns CPU goes to a bounded pool of threads.
+"""
+
+import time
+from asyncio import gather, get_running_loop
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from detector import explain
+from detector.calibration import Calibration, confidence, label
+from detector.ensemble import Plan
+from detector.errors import DetectorError
+from detector.image import Limits, Photo, decode
+from detector.preprocess import make_views
+from detector.schema import (
+    Colormap,
+    Confidence,
+    Explanation,
+    ImageFacts,
+    Label,
+    ModelInfo,
+    OverlayFormat,
+    Picture,
+    Thresholds,
+    Timing,
+    Verdict,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Score = Callable[[NDArray[np.uint8]], Awaitable[NDArray[np.float32]]]  # (n, v, 3, s, s) -> (n, plan.width)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a probability becomes words."""
+
+    thresholds: Thresholds
+    medium_confidence: float
+    high_confidence: float
+
+    def judge(self, probability: float) -> tuple[Label, Confidence]:
+        given = label(probability, self.thresholds)
+        return given, confidence(probability, given, self.medium_confidence, self.high_confidence)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How an explanation is drawn."""
+
+    alpha: float
+    colormap: Colormap
+    format: OverlayFormat
+    max_side: int  # pixels
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What stays of a photo once its pixels are let go."""
+
+    facts: ImageFacts
+    views: NDArray[np.uint8]  # (v, 3, s, s)
+    thumbnail: Image.Image | None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A photo with what the networks said of it; times in seconds."""
+
+    prepared: _Prepared
+    evidence: NDArray[np.float32]  # (plan.width,)
+    started: float
+    decoded: float
+    scored: float
+
+
+class Detector:
+    """One profile of one model, ready to judge."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        calibration: Calibration,
+        model: ModelInfo,
+        rules: Rules,
+        limits: Limits,
+        score: Score,
+        threads: int = 2,
+    ) -> None:
+        self.model = model
+        self._plan, self._calibration, self._rules = plan, calibration, rules
+        self._limits, self._score = limits, score
+        self._pool = ThreadPoolExecutor(threads, "decode")
+
+    async def predict(self, data: bytes, request_id: str) -> Verdict:
+        """Judge one photo; raises InvalidImage for what is none, and whatever `score` raises."""
+        return self._verdict(await self._see(data, None), request_id)
+
+    async def predict_many(self, photos: Sequence[bytes], request_id: str) -> list[Verdict | DetectorError]:
+        """Judge photos together, in their order; a refused photo is its error, and harms no other."""
+
+        async def one(data: bytes) -> Verdict | DetectorError:
+            try:
+                return await self.predict(data, request_id)
+            except DetectorError as error:
+                return error
+
+        return await gather(*(one(data) for data in photos))
+
+    async def explain(self, data: bytes, style: Style, request_id: str) -> Explanation:
+        """Judge one photo and show where its evidence lies."""
+        seen = await self._see(data, style.max_side)
+        return await self._in_thread(self._explanation, seen, style, request_id)
+
+    async def _see(self, data: bytes, thumbnail_side: int | None) -> _Seen:
+        started = time.perf_counter()
+        prepared = await self._in_thread(self._prepare, data, thumbnail_side)
+        decoded = time.perf_counter()
+        evidence = (await self._score(prepared.views[np.newaxis]))[0]
+        return _Seen(prepared, evidence, started, decoded, time.perf_counter())
+
+    def _prepare(self, data: bytes, thumbnail_side: int | None) -> _Prepared:
+        """Decode and cut; the full pixels live no longer than this call, so threads bound the memory they take."""
+        photo = decode(data, self._limits)
+        thumbnail = explain.shrink(photo.pixels, thumbnail_side) if thumbnail_side else None
+        return _Prepared(_facts(photo), make_views(photo.pixels, self._plan.views, self._plan.size), thumbnail)
+
+    async def _in_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
+
+    def _verdict(self, seen: _Seen, request_id: str) -> Verdict:
+        probability = self._calibration.probability(self._plan.fuse(seen.evidence))
+        given, sure = self._rules.judge(probability)
+        return Verdict(
+            label=given,
+            probability=probability,
+            confidence=sure,
+            thresholds=self._rules.thresholds,
+            model=self.model,
+            image=seen.prepared.facts,
+            timing=_timing(seen),
+            request_id=request_id,
+        )
+
+    def _explanation(self, seen: _Seen, style: Style, request_id: str) -> Explanation:
+        started = time.perf_counter()
+        facts, thumbnail = seen.prepared.facts, seen.prepared.thumbnail
+        assert thumbnail is not None
+        verdict = self._verdict(seen, request_id)
+        places = explain.evidence_map(self._plan, seen.evidence, facts.width, facts.height)
+        heatmap = explain.draw_heatmap(self._calibration.curve.apply(places), thumbnail.size)
+        overlay = explain.draw_overlay(thumbnail, heatmap, style.colormap, style.alpha)
+        pictures = _picture(explain.encode(overlay, style.format)), _picture(explain.encode(heatmap, "png"))
+        return Explanation(
+            verdict=verdict.model_copy(update={"timing": _timing(seen, time.perf_counter() - started)}),
+            overlay=pictures[0],
+            heatmap=pictures[1],
+            region=explain.find_region(places, verdict.label != "real", facts.width, facts.height),
+            alpha=style.alpha,
+            colormap=style.colormap,
+        )
+
+
+def _facts(photo: Photo) -> ImageFacts:
+    return ImageFacts(
+        width=photo.width,
+        height=photo.height,
+        format=photo.format,
+        bytes=photo.bytes,
+        sha256=photo.sha256,
+        animated=photo.animated,
+    )
+
+
+def _timing(seen: _Seen, drawn: float | None = None) -> Timing:
+    """Milliseconds, to a hundredth; `drawn` in seconds."""
+    return Timing(
+        decode=round(1e3 * (seen.decoded - seen.started), 2),
+        score=round(1e3 * (seen.scored - seen.decoded), 2),
+        explain=None if drawn is None else round(1e3 * drawn, 2),
+        total=round(1e3 * (seen.scored - seen.started + (drawn or 0)), 2),
+    )
+
+
+def _picture(drawing: explain.Drawing) -> Picture:
+    return Picture(
+        media_type=drawing.media_type,
+        width=drawing.width,
+        height=drawing.height,
+        data=b64encode(drawing.data).decode("ascii"),
+    )
