@@ -39,7 +39,7 @@ class ScorerSettings(_Section):
 class ApiSettings(_Section):
     workers: int = Field(1, ge=1)
     decode_threads: int = Field(2, ge=1)
-    max_in_flight: int = Field(64, ge=1)
+    max_in_flight: int = Field(32, ge=1)
     max_queued: int = Field(256, ge=0)
     retry_after: int = Field(2, ge=1)
     timeout: int = Field(60, ge=1)
@@ -50,7 +50,7 @@ class PhotoSettings(_Section):
     max_pixels: int = Field(50_000_000, ge=4096)
     max_side: int = Field(16_384, ge=64)
     min_side: int = Field(64, ge=1)
-    formats: tuple[Format, ...] = ("JPEG", "PNG", "WEBP")
+    formats: tuple[Format, ...] = Field(("JPEG", "PNG", "WEBP"), min_length=1)
 
 
 class BatchSettings(_Section):

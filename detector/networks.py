@@ -1,0 +1,163 @@
+"""The experts as torch modules: uint8 views in, an evidence map whose mean is the logit out.
+
+Architecture only: weights come from an artefact (`runtime`) or from pretraining (`training.weights`). Needs timm.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+
+import timm
+import torch
+from torch import Tensor, nn
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+LITE_MEAN, LITE_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+def build(architecture: str) -> nn.Module:
+    """A module by the name an artefact's spec gives it; ValueError where there is none of that name.
+
+    `b0.lite`: EfficientNet-B0 with ReLU6, batch statistics folded away.
+    `clip.b16.6-8-9`: CLIP ViT-B/16 cut after block 9, read after blocks 6, 8 and 9, linear layers as int8.
+    """
+    if architecture == "b0.lite":
+        return fold_batch_norm(ConvExpert(build_b0()))
+    taps = re.fullmatch(r"clip\.b16\.(\d+(?:-\d+)*)", architecture)
+    if taps:
+        expert = ClipExpert(build_clip(), tuple(int(tap) for tap in taps[1].split("-")))
+        quantise_linears(expert.trunk)
+        return expert
+    raise ValueError(f"no architecture is called {architecture}")
+
+
+def build_b0() -> nn.Module:
+    """EfficientNet-B0 that can hold Lite0's weights exactly: ReLU6, and squeeze-excite left out as Lite0 does."""
+    model: nn.Module = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    return model
+
+
+def build_clip() -> nn.Module:
+    """CLIP's ViT-B/16 image tower (Radford et al. 2021), without its projection."""
+    model: nn.Module = timm.create_model("vit_base_patch16_clip_quickgelu_224", num_classes=0)
+    return model
+
+
+class Normalise(nn.Module):
+    """(n, 3, s, s) uint8 -> float32 in the scale a trunk was trained on."""
+
+    def __init__(self, mean: Iterable[float], std: Iterable[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(tuple(mean)).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(tuple(std)).reshape(1, 3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, views: Tensor) -> Tensor:
+        return (views.float() - self.mean) / self.std
+
+
+class ConvExpert(nn.Module):
+    """A convolutional trunk with a linear head at every place of its last feature map."""
+
+    def __init__(self, trunk: nn.Module, channels: int = 1280) -> None:
+        super().__init__()
+        self.normalise = Normalise(LITE_MEAN, LITE_STD)
+        self.trunk = trunk
+        self.head = nn.Conv2d(channels, 1, 1)
+
+    def features(self, views: Tensor) -> Tensor:
+        """(n, channels, grid, grid)"""
+        found: Tensor = self.trunk.forward_features(self.normalise(views))  # type: ignore[operator]
+        return found
+
+    def forward(self, views: Tensor) -> Tensor:
+        evidence: Tensor = self.head(self.features(views))[:, 0]
+        return evidence
+
+
+class ClipExpert(nn.Module):
+    """A CLIP trunk read after some of its blocks: a linear head on the class token and on the mean patch token.
+
+    The patch part is linear, so it is applied to every patch before the mean; the class token speaks for no
+    place and is spread over all.
+    """
+
+    def __init__(self, trunk: nn.Module, taps: tuple[int, ...]) -> None:
+        super().__init__()
+        self.normalise = Normalise(CLIP_MEAN, CLIP_STD)
+        self.trunk = trunk
+        self.taps = taps
+        trunk.blocks = nn.Sequential(*list(trunk.blocks)[: max(taps)])  # type: ignore[arg-type]
+        trunk.norm = nn.Identity()
+        self.head = nn.ModuleDict(
+            {"patch": nn.Linear(768 * len(taps), 1), "token": nn.Linear(768 * len(taps), 1, bias=False)}
+        )
+
+    def tokens(self, views: Tensor) -> Tensor:
+        """The residual stream after each tap: (n, 197, 768 * taps), the class token first."""
+        trunk = self.trunk
+        stream = trunk.patch_embed(self.normalise(views))  # type: ignore[operator]
+        stream = trunk.norm_pre(trunk._pos_embed(stream))  # type: ignore[operator]
+        seen = []
+        for number, block in enumerate(trunk.blocks, start=1):  # type: ignore[arg-type]
+            stream = block(stream)
+            if number in self.taps:
+                seen.append(stream)
+        return torch.cat(seen, dim=2)
+
+    def forward(self, views: Tensor) -> Tensor:
+        tokens = self.tokens(views)
+        evidence: Tensor = self.head["patch"](tokens[:, 1:])[..., 0] + self.head["token"](tokens[:, 0])
+        return evidence.reshape(-1, 14, 14)
+
+
+class QuantisedLinear(nn.Module):
+    """A linear layer kept as int8 with one scale per output; computed in float."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(outputs, inputs, dtype=torch.int8))
+        self.register_buffer("scale", torch.ones(outputs, 1))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.weight: Tensor
+        self.scale: Tensor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return nn.functional.linear(inputs, self.weight.float() * self.scale, self.bias)
+
+
+def quantise_linears(module: nn.Module) -> None:
+    """Replace every linear layer of `module` by an empty QuantisedLinear of its shape."""
+    _replace(module, nn.Linear, lambda layer: QuantisedLinear(layer.in_features, layer.out_features))
+
+
+def fold_batch_norm(expert: nn.Module) -> nn.Module:
+    """Fold every BatchNorm into the convolution before it, so that the state holds just what is computed with.
+
+    timm names the pairs conv_x/bn_y in order of use; its norm layer also holds the activation, which stays.
+    """
+    for parent in [expert, *expert.modules()]:
+        conv: nn.Conv2d | None = None
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d) and conv is not None:
+                _fold(conv, child)
+                setattr(parent, name, getattr(child, "act", nn.Identity()))
+            conv = child if isinstance(child, nn.Conv2d) else None
+    return expert
+
+
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    before = conv.bias if conv.bias is not None else torch.zeros_like(norm.running_mean)
+    conv.weight = nn.Parameter(conv.weight * gain.reshape(-1, 1, 1, 1))
+    conv.bias = nn.Parameter((before - norm.running_mean) * gain + norm.bias)
+
+
+def _replace(module: nn.Module, kind: type[nn.Linear], make: Callable[[nn.Linear], nn.Module]) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, kind):
+            setattr(module, name, make(child))
+        else:
+            _replace(child, kind, make)

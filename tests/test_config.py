@@ -1,0 +1,71 @@
+"""Settings are strict, and say which one is wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detector.config import Settings, load_settings
+from detector.errors import InvalidSettings
+
+ROOT = Path(__file__).parent.parent
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "configuration.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_file_in_the_repository_holds_every_setting_at_its_default() -> None:
+    tree = yaml.safe_load((ROOT / "configuration.yaml").read_text())
+    assert tree == Settings().model_dump(mode="json")
+
+
+def test_every_setting_is_commented() -> None:
+    for line in (ROOT / "configuration.yaml").read_text().splitlines():
+        if line.startswith("  "):
+            assert " # " in line, line
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "photo: {max_bytes: 5000, min_side: 32}")
+    settings = load_settings(path, {"PPD_PHOTO__MAX_BYTES": "6000", "PPD_PHOTO__FORMATS": "[PNG]", "HOME": "/"})
+    assert settings.photo.max_bytes == 6000
+    assert settings.photo.min_side == 32
+    assert settings.photo.formats == ("PNG",)
+
+
+def test_a_threshold_can_be_set_and_unset(tmp_path: Path) -> None:
+    path = write(tmp_path, "verdict: {thresholds: {real: 0.1, ai_generated: 0.8}}")
+    assert load_settings(path, {}).verdict.thresholds is not None
+    assert load_settings(path, {"PPD_VERDICT__THRESHOLDS": "null"}).verdict.thresholds is None
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "sentence"),
+    [
+        ("photo: {max_byte: 1}", {}, "photo.max_byte is not a known setting"),
+        ("foto: {}", {}, "foto is not a known setting"),
+        ("photo: {max_bytes: many}", {}, "photo.max_bytes"),
+        ("photo: [", {}, "not valid YAML"),
+        ("just text", {}, "must hold sections"),
+        ("", {"PPD_PHOTO__MAX_BYTE": "1"}, "photo.max_byte is not a known setting"),
+        ("", {"PPD_FOTO__MAX_BYTES": "1"}, "PPD_FOTO__MAX_BYTES names no setting"),
+        ("", {"PPD_PHOTO": "1"}, "PPD_PHOTO names no setting"),
+        ("verdict: {medium_confidence: 0.99}", {}, "medium_confidence must not be above"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, environ: dict[str, str], sentence: str) -> None:
+    with pytest.raises(InvalidSettings, match=sentence):
+        load_settings(write(tmp_path, text), environ)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match=r"nowhere\.yaml can't be read"):
+        load_settings(tmp_path / "nowhere.yaml", {})
+
+
+def test_settings_can_not_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().photo.max_bytes = 1  # type: ignore[misc]

