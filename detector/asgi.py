@@ -23,6 +23,7 @@ from detector.errors import (
     Overloaded,
     RouteNotFound,
     TimedOut,
+    UnsupportedBody,
 )
 from detector.schema import Problem
 
@@ -33,6 +34,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FOREIGN: Mapping[int, type[DetectorError]] = {
     404: RouteNotFound,
     405: MethodNotAllowed,
+    415: UnsupportedBody,
     503: ModelUnavailable,
     504: TimedOut,
 }

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from detector.errors import DetectorError, InternalError, ModelUnavailable, by_code
 from detector.schema import BatchVerdict, Colormap, Explanation, Health, OverlayFormat, Problem, Verdict
 
+_STRANGER = "The answer is not one of this service; something between answered instead."
 Source = Path | str | bytes  # a path, or the file's bytes
 
 
@@ -76,7 +77,10 @@ class Client:
             raise ModelUnavailable(f"The service at {self._http.base_url} does not answer.") from None
         if response.status_code not in allowed:
             raise read_problem(response.content, response.headers.get("retry-after"))
-        return response.json()
+        try:
+            return response.json()
+        except ValueError:
+            raise InternalError(_STRANGER) from None
 
 
 def read_problem(body: bytes, retry_after: str | None) -> DetectorError:
@@ -85,7 +89,7 @@ def read_problem(body: bytes, retry_after: str | None) -> DetectorError:
     try:
         problem = Problem.model_validate_json(body)
     except ValidationError:
-        return InternalError("The answer is not one of this service; something between answered instead.")
+        return InternalError(_STRANGER)
     return by_code().get(problem.code, InternalError)(problem.detail, retry_after=seconds)
 
 

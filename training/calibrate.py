@@ -1,0 +1,148 @@
+"""Held-out logits -> `detector.calibration.Calibration`: a curve chosen by log loss, and two thresholds.
+
+Fits and reports; applying is the detector's. The probability's prior is that of the photos given.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from sklearn.isotonic import IsotonicRegression
+from sklearn.model_selection import StratifiedGroupKFold
+
+from detector.calibration import Calibration, Isotonic, Platt, Temperature, sigmoid
+from detector.schema import Thresholds
+from training.metrics import clopper_pearson, ece, log_loss, mce, reliability
+
+Curve = Temperature | Platt | Isotonic
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int_]  # 0 real, 1 ai
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Held-out logits, one row for each photo and tier."""
+
+    logits: Floats
+    labels: Labels
+    sources: Sequence[str]
+    tiers: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A calibration and, ready for JSON, what it was chosen by and what its thresholds cost."""
+
+    calibration: Calibration
+    report: dict[str, Any]
+
+
+def fit(rows: Rows, budget: float = 0.01, misses: float = 0.05, folds: int = 5, seed: int = 0) -> Fitted:
+    """Choose the curve by leaving sources out, fit it on all rows, and set the thresholds.
+
+    budget: share of real rows that may be called ai_generated; misses: share of ai rows that may be called real.
+    """
+    held_out = {name: _cross_fit(rows, make, folds, seed) for name, make in CURVES.items()}
+    losses = {name: log_loss(rows.labels, said) for name, said in held_out.items()}
+    chosen = min(losses, key=losses.__getitem__)
+    curve = CURVES[chosen](rows.logits, rows.labels)
+    said = np.asarray(curve.apply(rows.logits), np.float64)
+    limits = thresholds(said, rows.labels, budget, misses)
+    report = {
+        "method": chosen,
+        "log_loss": {"uncalibrated": log_loss(rows.labels, sigmoid(rows.logits))} | losses,
+        "before": _errors(rows.labels, np.asarray(sigmoid(rows.logits), np.float64)),
+        "after": _errors(rows.labels, held_out[chosen]),
+        "budget": {"real_flagged": budget, "ai_missed": misses},
+        "tiers": {tier: _costs(said, rows, limits, tier) for tier in dict.fromkeys(rows.tiers)},
+    }
+    return Fitted(Calibration(curve=curve, thresholds=limits), report)
+
+
+def temperature(logits: Floats, labels: Labels) -> Temperature:
+    """The one divisor that makes the labels likeliest."""
+    found = minimize(lambda x: log_loss(labels, sigmoid(logits / np.exp(x[0]))), [0.0], method="Nelder-Mead")
+    return Temperature(method="temperature", temperature=float(np.exp(found.x[0])))
+
+
+def platt(logits: Floats, labels: Labels) -> Platt:
+    """The slope, held positive, and intercept that make the labels likeliest."""
+    found = minimize(
+        lambda x: log_loss(labels, sigmoid(np.exp(x[0]) * logits + x[1])), [0.0, 0.0], method="Nelder-Mead"
+    )
+    return Platt(method="platt", slope=float(np.exp(found.x[0])), intercept=float(found.x[1]))
+
+
+def isotonic(logits: Floats, labels: Labels) -> Isotonic:
+    """The rising steps that fit best, kept 1 / (n + 2) away from a certainty that n photos cannot show."""
+    edge = 1 / (len(labels) + 2)
+    model = IsotonicRegression(y_min=edge, y_max=1 - edge).fit(logits, labels)
+    return Isotonic(
+        method="isotonic", logits=tuple(model.X_thresholds_.tolist()), probabilities=tuple(model.y_thresholds_.tolist())
+    )
+
+
+CURVES: dict[str, Callable[[Floats, Labels], Curve]] = {
+    "temperature": temperature,
+    "platt": platt,
+    "isotonic": isotonic,
+}
+
+
+def thresholds(probabilities: Floats, labels: Labels, budget: float = 0.01, misses: float = 0.05) -> Thresholds:
+    """Where the verdicts begin: each wrong verdict has a budget, and what neither allows is `uncertain`.
+
+    A wrong accusation costs a seller more than a miss costs a marketplace, hence 1 % against 5 %. Neither verdict
+    contradicts its own probability: nothing under one half is called ai_generated, nothing over it real. Where the
+    model is good enough for both budgets at one half, the band closes.
+    """
+    if not (0 <= budget < 1 and 0 <= misses < 1):
+        raise ValueError(f"budgets are shares of photos below 1, not {budget} and {misses}")
+    real, ai = (np.sort(probabilities[labels == label]) for label in (0, 1))
+    if not (real.size and ai.size):
+        raise ValueError("thresholds need photos of both classes")
+    flagged = _just_above(real, real[-1 - int(budget * real.size)])
+    missed = float(ai[int(misses * ai.size)])
+    return Thresholds(real=min(missed, 0.5), ai_generated=max(flagged, 0.5))
+
+
+def _just_above(ordered: Floats, value: float) -> float:
+    """Half-way from `value` to the next larger one (or to 1)."""
+    larger = ordered[ordered > value]
+    return float((value + (larger[0] if larger.size else 1.0)) / 2)
+
+
+def _cross_fit(rows: Rows, make: Callable[[Floats, Labels], Curve], folds: int, seed: int) -> Floats:
+    """Probabilities of all rows, each from a curve that saw none of its source."""
+    said = np.empty(len(rows.labels))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for kept, left in splitter.split(rows.labels, rows.labels, list(rows.sources)):
+        said[left] = make(rows.logits[kept], rows.labels[kept]).apply(rows.logits[left])
+    return said
+
+
+def _errors(labels: Labels, said: Floats) -> dict[str, Any]:
+    points = [[point.probability, point.share, point.count] for point in reliability(labels, said)]
+    return {"ece": ece(labels, said), "mce": mce(labels, said), "reliability": points}
+
+
+def _costs(said: Floats, rows: Rows, limits: Thresholds, tier: str) -> dict[str, Any]:
+    """How a tier's photos fare, with bounds; tiers apart, for the tiers of one photo are no separate trials."""
+    here = np.asarray(rows.tiers) == tier
+    real, ai = (said[here & (rows.labels == label)] for label in (0, 1))
+    return {
+        "real_flagged": _proportion(real >= limits.ai_generated),
+        "real_uncertain": _proportion((real >= limits.real) & (real < limits.ai_generated)),
+        "ai_missed": _proportion(ai < limits.real),
+        "ai_uncertain": _proportion((ai >= limits.real) & (ai < limits.ai_generated)),
+    }
+
+
+def _proportion(hits: NDArray[np.bool_]) -> dict[str, float]:
+    """With Clopper-Pearson bounds; photos of a source resemble each other, so the truth is wider still."""
+    count = int(hits.sum())
+    low, high = clopper_pearson(count, hits.size)
+    return {"photos": hits.size, "hits": count, "share": count / max(1, hits.size), "low": low, "high": high}

@@ -1,0 +1,87 @@
+"""A linear head on frozen CLIP features: logistic regression over photos and their degraded copies.
+
+Regularisation is chosen by leaving sources out; the same folds give the probabilities that teach the small
+expert, none of them from a head that saw the photo.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor, from_numpy, nn, no_grad
+
+from detector.networks import ClipExpert
+from training.data import Photo, balance
+from training.features import Features
+
+
+@dataclass(frozen=True)
+class Head:
+    """logit = weights . features + bias, over [class tokens, patch tokens] of `taps`."""
+
+    taps: tuple[int, ...]
+    weights: NDArray[np.float64]
+    bias: float
+
+    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = features @ self.weights + self.bias
+        return found
+
+
+def fit(
+    features: Features, photos: Sequence[Photo], variants: Sequence[str], taps: tuple[int, ...], strength: float
+) -> Head:
+    """Fit on every variant of the photos; strength is scikit-learn's C on standardised features."""
+    stacked = np.concatenate([features.of(photos, variant, taps) for variant in variants])
+    labels = np.tile([photo.label for photo in photos], len(variants))
+    weights = np.tile(balance(photos), len(variants))
+    weights *= len(weights) / weights.sum()
+    mean, scale = stacked.mean(0), stacked.std(0) + 1e-6
+    model = LogisticRegression(C=strength, max_iter=400, tol=1e-3)
+    model.fit((stacked - mean) / scale, labels, sample_weight=weights)
+    direction = model.coef_[0] / scale
+    return Head(taps, direction, float(model.intercept_[0] - mean @ direction))
+
+
+def cross_fit(
+    features: Features,
+    photos: Sequence[Photo],
+    variants: Sequence[str],
+    taps: tuple[int, ...],
+    strength: float,
+    folds: int = 5,
+) -> NDArray[np.float64]:
+    """Logits of the photos as stored, each from a head that saw none of its source."""
+    groups = [photo.source for photo in photos]
+    labels = np.array([photo.label for photo in photos])
+    logits = np.zeros(len(photos))
+    for kept, left in StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(labels, labels, groups):
+        head = fit(features, [photos[index] for index in kept], variants, taps, strength)
+        logits[left] = head.logits(features.of([photos[index] for index in left], variants[0], taps))
+    return logits
+
+
+def auc(photos: Sequence[Photo], logits: NDArray[np.float64]) -> float:
+    """Area under the ROC curve, photos weighted so that every source counts as `balance` says."""
+    return float(roc_auc_score([photo.label for photo in photos], logits, sample_weight=balance(photos)))
+
+
+@no_grad()
+def install(head: Head, expert: ClipExpert) -> None:
+    """Put a head's weights into an expert that is read after the same taps."""
+    assert expert.taps == head.taps
+    token, patch = np.split(head.weights, 2)
+    linear = expert.head["patch"], expert.head["token"]
+    assert isinstance(linear[0], nn.Linear)
+    assert isinstance(linear[1], nn.Linear)
+    linear[0].weight.copy_(_row(patch))
+    linear[1].weight.copy_(_row(token))
+    linear[0].bias.fill_(head.bias)
+
+
+def _row(values: NDArray[np.float64]) -> Tensor:
+    return from_numpy(values).float().reshape(1, -1)
