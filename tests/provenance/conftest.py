@@ -1,4 +1,4 @@
-"""One certificate authority that the readers here trust, one that no one trusts, and the original files."""
+"""A signer that the readers here trust, one that no one trusts, and the original files."""
 
 import csv
 import os
@@ -24,11 +24,6 @@ def table() -> list[dict[str, str]]:
         return []
     with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture(scope="session")
-def authority() -> Authority:
-    return Authority("Trusted root")
 
 
 @pytest.fixture(scope="session")
