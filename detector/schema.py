@@ -70,6 +70,7 @@ class Verdict(Message):
     image: ImageFacts
     timing: Timing = Field(description="milliseconds")
     request_id: str
+    cached: bool = Field(False, description="true: this photo had been judged before by this model; nothing ran now")
 
 
 class Problem(Message):

@@ -9,18 +9,23 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    {"errors", "schema"},
-    {"config", "container", "preprocess", "calibration", "networks"},
-    {"image", "ensemble"},
+    {"errors", "schema", "metrics", "address"},
+    {"config", "container", "preprocess", "calibration", "networks", "link", "keyring", "tokens"},
+    {"image", "ensemble", "auth", "cache", "ratelimit", "keys"},
     {"artefact", "runtime", "explain"},
-    {"pipeline", "client"},
-    {"forms", "asgi", "openapi"},
+    {"pipeline", "client", "problems"},
+    {"forms", "exchange", "openapi"},
+    {"asgi"},
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 OWNERS = {
     "torch": {"runtime", "networks"},
     "openvino": {"runtime"},
-    "starlette": {"asgi", "forms"},
+    "starlette": {"asgi", "exchange", "forms", "problems"},
+    "redis": {"link"},
+    "jwt": {"tokens"},
+    "limits": {"ratelimit"},
+    "prometheus_client": {"metrics"},
     "httpx": {"client"},
 }
 MODULES = sorted(path for path in (ROOT / "detector").glob("*.py") if path.stem != "__init__")
