@@ -5,6 +5,7 @@ The only place that knows BentoML, and the edge where settings are read. What is
 """
 
 import asyncio
+import json
 import logging
 import os
 import time
@@ -25,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from detector import __version__, asgi, cache, forms, openapi, problems
+from detector import __version__, asgi, cache, forms, openapi, problems, shutdown
 from detector.artefact import Artefact, load
 from detector.auth import Failures, Guard
 from detector.config import Settings, load_settings
@@ -129,6 +130,9 @@ class Scorer:
         artefact, wanted = _artefact(), SETTINGS.model
         plan = artefact.spec.plan(wanted.profile)
         self._runtime = load_runtime(artefact.folder, plan, wanted.device, wanted.precision, wanted.threads)
+        shutdown.outlive(
+            lambda: shutdown.sibling_runs("product_photo_detector"), SETTINGS.api.shutdown_grace, _scorer_socket()
+        )
 
     @bentoml.api(
         batchable=True,
@@ -144,6 +148,12 @@ class Scorer:
     def device(self) -> str:
         """Where the networks run."""
         return self._runtime.device
+
+
+def _scorer_socket() -> Path | None:
+    """The unix socket of the scorer. BentoML 1.4.39 removes its folder before it stops those who still ask."""
+    address: str = json.loads(os.environ.get("BENTOML_RUNNER_MAP", "{}")).get("scorer", "")
+    return Path(address.removeprefix("file://")) if address.startswith("file://") else None
 
 
 class _Form(bentoml.IODescriptor):
@@ -213,6 +223,7 @@ class ProductPhotoDetector:
             _cache(artefact.info(profile).hash),
         )
         self._started = time.monotonic()
+        shutdown.force_after(SETTINGS.api.shutdown_grace)
         extras.state.health = self._health
 
     @bentoml.on_deployment

@@ -46,6 +46,7 @@ class ApiSettings(_Section):
     timeout: int = Field(60, ge=1)
     upload_grace: float = Field(10.0, gt=0)
     upload_rate: int = Field(32_768, ge=1)
+    shutdown_grace: float = Field(75.0, gt=0)
 
 
 class AuthSettings(_Section):

@@ -12,6 +12,7 @@ from typing import TypeVar
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
 
 from detector import metrics
@@ -36,7 +37,9 @@ class Link:
             timeout=timeout,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),  # redis-py would try three times, each with its timeout
+            # Once more where a connection had been closed under us, never after a timeout (redis-py's own habit is
+            # several tries, each with its timeout).
+            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionLost,)),
         )
         self.client: Redis = Redis(connection_pool=self.pool)
         self._timeout, self._interval = timeout, interval

@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Literal
 
 from limits import RateLimitItem, WindowStats, parse
@@ -99,7 +100,7 @@ class Budgets:
 def read_standing(allowed: bool, route: str, rate: RateLimitItem, stats: WindowStats, now: float) -> Standing:
     """A refused caller is told to wait a second at least, one with a whole budget nothing."""
     remaining, window = max(0, stats.remaining), rate.get_expiry()
-    reset = min(window, max(0, round(stats.reset_time - now + 0.5)))
+    reset = min(window, max(0, ceil(stats.reset_time - now)))
     return Standing(allowed, route, rate.amount, remaining, reset if allowed else max(1, reset), window)
 
 

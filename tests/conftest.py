@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from detector import artefact
 from tests import serving
+from tests.redis_server import RedisServer
 from training.export import save_network
 
 SIZE = 32
@@ -118,6 +119,21 @@ def bento_home(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def service(bento_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of the real service, with its default settings."""
-    with serving.serving(bento_home, tmp_path_factory.mktemp("log") / "serve.log") as client:
+    """A client of the real service, with its default settings but no budgets, which many tests at once would spend."""
+    unlimited = {f"PPD_LIMITS__{route}": "null" for route in ("PREDICT", "BATCH", "EXPLAIN")}
+    with serving.serving(bento_home, tmp_path_factory.mktemp("log") / "serve.log", **unlimited) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def redis_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("redis")
+
+
+@pytest.fixture
+def redis_server(redis_folder: Path) -> Iterator[RedisServer]:
+    """A running redis-server, empty; the test may stop and start it."""
+    server = RedisServer(redis_folder)
+    server.start()
+    yield server
+    server.stop()

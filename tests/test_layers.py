@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    {"errors", "schema", "metrics", "address"},
+    {"errors", "schema", "metrics", "address", "shutdown"},
     {"config", "container", "preprocess", "calibration", "networks", "link", "keyring", "tokens"},
     {"image", "ensemble", "auth", "cache", "ratelimit", "keys"},
     {"artefact", "runtime", "explain"},
@@ -26,6 +26,7 @@ OWNERS = {
     "jwt": {"tokens"},
     "limits": {"ratelimit"},
     "prometheus_client": {"metrics"},
+    "psutil": {"shutdown"},
     "httpx": {"client"},
 }
 MODULES = sorted(path for path in (ROOT / "detector").glob("*.py") if path.stem != "__init__")
