@@ -125,10 +125,12 @@ class Gate:
         if self._inside >= self._room.max_in_flight + self._room.max_queued:
             raise Overloaded("Too many requests are waiting; try again shortly.", retry_after=self._room.retry_after)
         self._inside += 1
+        metrics.IN_FLIGHT.inc()
         try:
             await self._work_while_there(scope, exchange)
         finally:
             self._inside -= 1
+            metrics.IN_FLIGHT.dec()
 
     async def _work_while_there(self, scope: Scope, exchange: Exchange) -> None:
         """Do the work, unless the caller leaves or their body is refused: then it is dropped at once."""

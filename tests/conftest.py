@@ -99,6 +99,11 @@ def encoded(photo: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def remarked(jpeg: bytes, number: int) -> bytes:
+    """The same photo with a comment of its own, so that no cache knows it."""
+    return jpeg[:2] + b"\xff\xfe\x00\x0a" + number.to_bytes(8) + jpeg[2:]
+
+
 @pytest.fixture
 def photo() -> Image.Image:
     return make_photo()

@@ -23,7 +23,7 @@ from detector.pipeline import Detector, Rules
 from detector.runtime import load_runtime
 from detector.schema import BatchVerdict, Explanation, Health, Problem, Verdict
 from tests import serving
-from tests.conftest import encoded, make_photo
+from tests.conftest import encoded, make_photo, remarked
 
 
 def picture(data: str) -> Image.Image:
@@ -41,11 +41,6 @@ def assert_problem(response: httpx.Response, status: int, code: str) -> Problem:
 def batch(service: httpx.Client, *photos: bytes) -> httpx.Response:
     files = [("images", (f"{index}.jpg", photo)) for index, photo in enumerate(photos)]
     return service.post("/predict/batch", files=files)
-
-
-def remarked(jpeg: bytes, number: int) -> bytes:
-    """The same photo with a comment of its own, so that no cache knows it."""
-    return jpeg[:2] + b"\xff\xfe\x00\x0a" + number.to_bytes(8) + jpeg[2:]
 
 
 def test_a_verdict_over_http_equals_the_pipeline_s(service: httpx.Client, model_folder: Path, jpeg: bytes) -> None:
