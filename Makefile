@@ -36,11 +36,12 @@ test: $(DEV)/.installed $(UI)/.installed ## install the development environment 
 	$(DEV)/bin/python -m pytest
 	@echo "All tests passed. Next: make serve, or make check before a commit."
 
-check: $(DEV)/.installed ## format, lint and types, as CI asks for them
+check: $(DEV)/.installed $(UI)/.installed ## format, lint and types, as CI asks for them
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/mypy
 	$(DEV)/bin/mypy service.py
+	$(DEV)/bin/mypy --python-executable $(UI)/bin/python -p gradio_app
 
 format: $(DEV)/.installed ## rewrite the code as `make check` wants it
 	$(DEV)/bin/ruff format .

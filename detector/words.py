@@ -25,9 +25,13 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
+def threshold(probability: float) -> str:
+    return f"{round(100 * probability, 1):g} %"
+
+
 def meaning(label: str, real: float, ai_generated: float) -> str:
     """What a label says and does not say at these thresholds."""
-    low, high = percent(real), percent(ai_generated)
+    low, high = threshold(real), threshold(ai_generated)
     if label == "real":
         return (
             f"The probability is below {low}, where this service calls a photo real. "

@@ -38,9 +38,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(home: Path, log: Path, **settings: str) -> Iterator[httpx.Client]:
+def serving(home: Path, log: Path, port: int | None = None, **settings: str) -> Iterator[httpx.Client]:
     """A client of a ready service; afterwards the service ends on SIGTERM."""
-    port = free_port()
+    port = port or free_port()
     with log.open("w") as out:
         process = subprocess.Popen(command(port), cwd=ROOT, env=environment(home, **settings), stdout=out, stderr=out)
     try:
@@ -50,7 +50,7 @@ def serving(home: Path, log: Path, **settings: str) -> Iterator[httpx.Client]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -58,7 +58,7 @@ def serving(home: Path, log: Path, **settings: str) -> Iterator[httpx.Client]:
 
 
 def _wait_until_ready(client: httpx.Client, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if client.get("/readyz").status_code == 200:
