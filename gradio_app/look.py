@@ -82,6 +82,7 @@ gradio-app, .gradio-container, .gradio-container > .main { min-width: 0 !importa
 .history td:nth-child(2), .history td:nth-child(6) { min-width: 9rem; overflow-wrap: anywhere; }
 .history td:nth-child(3) { min-width: 9rem; }
 .history td:nth-child(4), .history td:nth-child(5) { white-space: nowrap; }
+#many-table th .cell-menu-button { display: flex !important; visibility: visible !important; opacity: 1 !important; }
 #many-table td, #many-table th, #many-table td *, #many-table th *, #many-table [role=gridcell] * {
   font-family: var(--font) !important; }
 :focus-visible { outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }

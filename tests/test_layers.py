@@ -64,3 +64,12 @@ def test_what_a_client_imports_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(sorted({heavy} & sys.modules.keys()))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "gradio_app").glob("*.py")), ids=lambda path: path.stem)
+def test_the_page_knows_the_service_through_the_client_alone(path: Path) -> None:
+    parts = {name.split(".")[1] for name in imports(path) if name.startswith("detector.")}
+    assert parts <= {"client", "errors", "schema", "words"}
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert not roots & {"bentoml", "torch", "httpx", "service", "training"}
+    assert "gradio" not in roots or path.stem in {"page", "look"}

@@ -46,6 +46,7 @@ def browser() -> Iterator[Browser]:
     if not found and "CI" not in os.environ:
         pytest.skip("no Chromium on this machine")
     assert found, "the page's tests need Chromium"
+    expect.set_options(timeout=WAIT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
@@ -118,7 +119,7 @@ def opening(browser: Browser, address: str) -> Iterator[Open]:
         page.on("request", note)
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.goto(address)
-        expect(page.locator("#banner .banner")).not_to_contain_text("Asking", timeout=WAIT)
+        expect(page.locator("#banner .banner")).not_to_contain_text("Asking")
         return page
 
     yield opened
@@ -355,10 +356,10 @@ def test_the_page_survives_the_service_being_away(
         page = open_page()
         expect(page.locator("#banner .down")).to_contain_text("does not answer")
         choose(page, photo_path)
-        expect(page.locator("#one-card .verdict.error")).to_contain_text("asks again by itself", timeout=WAIT)
+        expect(page.locator("#one-card .verdict.error")).to_contain_text("asks again by itself")
         with serving.serving(bento_home, tmp_path / "serve.log", port):
             expect(page.locator("#banner .up")).to_be_visible(timeout=WAIT)
             page.locator("#one-figure img.heat").wait_for()
             expect(page.locator("#one-card .verdict.error")).to_have_count(0)
         page.locator("#one-check").click()
-        expect(page.locator("#one-card .verdict.error")).to_contain_text("does not answer", timeout=WAIT)
+        expect(page.locator("#one-card .verdict.error")).to_contain_text("does not answer")
