@@ -16,7 +16,7 @@ POLICY = (
     "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; frame-ancestors 'none'"
 )
 MAX_UPLOAD = "64mb"  # of one file; the service says what it takes, and its sentence is better than a cut connection
-GIVE_UP = 8.0  # seconds; a person watches, and the page asks again by itself
+RETRY = Retry(attempts=3)  # a person watches, and the page asks again by itself
 
 
 class SameOrigin:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
     parser.add_argument("--port", type=int, default=7860)
     options = parser.parse_args()
-    with TemporaryDirectory(prefix="ppd-ui-") as uploads, Client(retry=Retry(deadline=GIVE_UP)) as client:
+    with TemporaryDirectory(prefix="ppd-ui-") as uploads, Client(retry=RETRY) as client:
         serve(client, options.host, options.port, uploads)
 
 

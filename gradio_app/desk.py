@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from detector import words
 from detector.client import Client
 from detector.client.wire import as_problem
-from detector.errors import DetectorError
+from detector.errors import DetectorError, NotAFile
 from detector.schema import Colormap, Explanation, Health, Problem, Verdict
 from gradio_app import fragments
 from gradio_app.records import Record, data_address, record, shrunken
@@ -84,6 +84,8 @@ class Desk:
             return self._asking(key).explain(path, alpha=1.0, colormap=colormap, format="png")
         except DetectorError as error:
             return as_problem(error, "")
+        except OSError:
+            return as_problem(NotAFile("The photo is no longer kept here; choose it again."), "")
 
     def judge(self, paths: Sequence[str], key: str, on_progress: Callable[[int, int], None]) -> list[Judged]:
         """Judge many photos; each has its verdict or its error, in the order chosen."""

@@ -80,10 +80,11 @@ def call(rules: Rules, request: Request, request_id: str, retry: Retry | None = 
     started, attempts = rules.clock(), 0
     while True:
         left = plan.deadline - (rules.clock() - started)
+        limit = max(0.001, min(rules.timeout, left))
         try:
-            reply: Reply = yield Send(request, request_id, max(0.001, min(rules.timeout, left)))
+            reply: Reply = yield Send(request, request_id, limit)
         except httpx.TransportError as silence:
-            error = wire.named(_unanswered(rules, silence), request_id)
+            error = wire.named(_unanswered(rules.address, limit, silence), request_id)
         else:
             if reply.status in request.allowed:
                 return reply
@@ -95,10 +96,10 @@ def call(rules: Rules, request: Request, request_id: str, retry: Retry | None = 
         yield Sleep(pause)
 
 
-def _unanswered(rules: Rules, silence: httpx.TransportError) -> DetectorError:
+def _unanswered(address: str, limit: float, silence: httpx.TransportError) -> DetectorError:
     if isinstance(silence, httpx.ReadTimeout | httpx.WriteTimeout):
-        return TimedOut(f"The service at {rules.address} took longer than {rules.timeout:g} seconds.")
-    return ModelUnavailable(f"The service at {rules.address} does not answer.")
+        return TimedOut(f"The service at {address} took longer than {limit:.3g} seconds.")
+    return ModelUnavailable(f"The service at {address} does not answer.")
 
 
 def predict(rules: Rules, source: Source, request_id: str | None) -> Flow[Verdict]:

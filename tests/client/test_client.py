@@ -148,6 +148,18 @@ def test_a_slow_answer_is_timed_out_and_not_asked_again() -> None:
     assert slept == []
 
 
+def test_the_deadline_cuts_a_slow_attempt_and_says_so() -> None:
+    limits: list[dict[str, float]] = []
+
+    def slow(request: httpx.Request) -> httpx.Response:
+        limits.append(request.extensions["timeout"])
+        raise httpx.ReadTimeout("slow")
+
+    with pytest.raises(TimedOut, match="longer than 5 seconds"):
+        Client(transport=httpx.MockTransport(slow), retry=Retry(deadline=5), clock=lambda: 0.0).predict(b"x")
+    assert limits[0]["read"] == 5
+
+
 def test_what_may_pass_is_tried_again_with_one_request_id() -> None:
     service, slept = MockService(0.97, script=[Overloaded(retry_after=3), ModelUnavailable()]), list[float]()
     client = Client(transport=service, sleep=slept.append, random=lambda: 1.0, ids=lambda: "one")

@@ -34,6 +34,11 @@ def test_one_photo_has_verdict_heat_map_facts_and_record(path: str) -> None:
     assert seen.record and (seen.record.name, seen.record.kind, seen.waiting) == ("mug.jpg", "ai_generated", False)
 
 
+def test_a_photo_removed_in_the_meantime_is_asked_for_again(path: str) -> None:
+    Path(path).unlink()
+    assert "choose it again" in desk(MockService()).look(path, "jet", "").card
+
+
 def test_no_photo_shows_nothing() -> None:
     assert desk(MockService()).look(None, "jet", "") == NOTHING
 
