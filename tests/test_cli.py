@@ -29,7 +29,7 @@ def test_the_three_commands_against_the_real_service(service: httpx.Client, phot
     def detector(*arguments: str) -> "subprocess.CompletedProcess[str]":
         environ = serving.environment(Path("unused"), PPD_ADDRESS=str(service.base_url))
         command = [sys.executable, "-W", "error", "-m", "detector", *arguments]
-        return subprocess.run(command, cwd=serving.ROOT, env=environ, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, cwd=serving.ROOT, env=environ, capture_output=True, text=True, timeout=300)
 
     checked = detector("check", str(photo_path), "--json")
     assert (checked.returncode, checked.stderr) == (0, "")

@@ -75,7 +75,7 @@ def desk(tmp_path: Path) -> Path:
 def run_block(desk: Path, service: httpx.Client, command: list[str]) -> None:
     environ = serving.environment(desk, PPD_ADDRESS=str(service.base_url).rstrip("/"), PYTHONPATH=str(ROOT))
     environ["PATH"] = f"{desk / 'bin'}:{environ['PATH']}"
-    result = subprocess.run(command, cwd=desk, env=environ, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=desk, env=environ, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
 
 

@@ -54,6 +54,6 @@ client = Client(transport=MockService(0.97))
 print(client.predict(b"photo").label, client.explain(b"photo").region.name)
 sys.exit(main(["health"], transport=MockService()))
 """
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("ai_generated centre\nstatus  model")
