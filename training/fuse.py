@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from detector.calibration import sigmoid
 from detector.ensemble import Fusion
 from training.data import InvalidDataset, balance
-from training.metrics import NAN, auc, bootstrap, log_loss
+from training.metrics import auc, bootstrap, log_loss
 from training.scores import Scores
 
 Floats = NDArray[np.float64]
@@ -138,6 +138,5 @@ def _gain(scores: Scores, together: Floats, without: Floats) -> dict[str, Any]:
     rows = np.arange(len(scores.rows))
     gained = bootstrap(difference, scores.labels, rows, scores.sources, rounds=200)
     losses = [log_loss(scores.labels, sigmoid(logits)) for logits in (together, without)]
-    held = [value if np.isfinite(value) else NAN for value in (gained.low, gained.high)]
-    gain = {"auc": gained.value, "low": held[0], "high": held[1], "log_loss": losses[0] - losses[1]}
+    gain = {"auc": gained.value, "low": gained.low, "high": gained.high, "log_loss": losses[0] - losses[1]}
     return {"without": _figures(scores, without), "gain": gain}

@@ -1,6 +1,7 @@
 """A small catalogue that the training tests share, and what the tiny model of `model_folder` says of it."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ from PIL import Image, ImageFilter
 
 from detector.artefact import Artefact, load
 from training import scores
+from training.assemble import write
+from training.calibrate import settle
 from training.data import load_manifest
+from training.evaluate import evaluate
 
 SOURCES = 4  # a class and split
 PHOTOS = 3  # a source
@@ -58,3 +62,24 @@ def table(artefact: Artefact, manifest: Path, tmp_path_factory: pytest.TempPathF
     photos = [photo for photo in load_manifest(manifest) if photo.split != "train"]
     scores.fill(path, artefact, photos, manifest.parent, threads=1)
     return path
+
+
+@pytest.fixture(scope="session")
+def judged(artefact: Artefact, table: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Artefact:
+    """`model_folder` fused, calibrated and judged on the catalogue; do not write to it (copy it first)."""
+    folder = Path(shutil.copytree(artefact.folder, tmp_path_factory.mktemp("judged") / "model"))
+    found = scores.read(table, artefact)
+    settled = write(folder, "settled", settle(artefact, found.of("val"), {"accurate": ["a", "b"], "fast": ["b"]}, 0.1))
+    photos = [photo for photo in load_manifest(manifest) if photo.path.name != "broken.jpg"]
+    report = evaluate(
+        settled,
+        found,
+        photos,
+        manifest.parent,
+        ["val", "test"],
+        broken={"broken.jpg": "The photo is damaged."},
+        commit="0123456789abcdef",
+        notes=["White shoes are the errors."],
+        rounds=20,
+    )
+    return write(folder, "judged", {"report": report})
