@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"errors", "schema"},
-    {"config", "container", "preprocess", "calibration", "networks"},
+    {"config", "container", "preprocess", "calibration", "networks", "facts"},
     {"image", "ensemble"},
     {"artefact", "runtime", "explain"},
     {"pipeline", "client"},
