@@ -132,13 +132,13 @@ def agreement(artefact: Artefact, modules: Mapping[str, nn.Module], photos: Sequ
     return worst
 
 
-def rebuild(artefact: Artefact, make: Callable[[str], nn.Module] = build) -> dict[str, nn.Module]:
+def rebuild(artefact: Artefact, make: Callable[[str], nn.Module] | None = None) -> dict[str, nn.Module]:
     """The folder's experts as torch modules, by name, from its own weight files."""
     modules = {}
     for expert in artefact.spec.experts:
         state = _lay_together([artefact.folder / name for name in expert.weights])
         try:
-            module = make(expert.architecture)
+            module = (make or build)(expert.architecture)
             module.load_state_dict({name: state[name] for name in module.state_dict()})
         except (ValueError, RuntimeError, KeyError):
             raise InvalidExperts(

@@ -147,7 +147,7 @@ def labels(report: Mapping[str, Any], split: str, data: str, commit: str) -> dic
     }
     return {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in shown.items()} | {
         "data": data[:12],
-        "commit": commit[:12],
+        "commit": commit,
     }
 
 

@@ -78,7 +78,7 @@ def judged(artefact: Artefact, table: Path, manifest: Path, tmp_path_factory: py
         manifest.parent,
         ["val", "test"],
         broken={"broken.jpg": "The photo is damaged."},
-        commit="0123456789abcdef",
+        commit="0123456789ab+",
         notes=["White shoes are the errors."],
         rounds=20,
     )

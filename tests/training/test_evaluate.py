@@ -113,7 +113,7 @@ def test_a_judged_model_carries_its_report(judged: Artefact, table: Path, manife
         "generators": 2,
     }
     assert report["data"]["licences"] == {"MIT": 72}
-    assert report["labels"]["commit"] == "0123456789ab"
+    assert report["labels"]["commit"] == "0123456789ab+"
     assert report["labels"]["data"] == report["data"]["hash"][:12]
     assert all(isinstance(value, str) for value in report["labels"].values())
     assert set(report["null"]) == {"val", "test"}
