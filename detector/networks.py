@@ -5,11 +5,14 @@ Architecture only: weights come from an artefact (`runtime`) or from pretraining
 
 import re
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import timm
 import torch
 from torch import Tensor, nn
 
+L = TypeVar("L", bound=nn.Module)
+B0 = {"b0": "tf_efficientnet_b0", "b0.lite": "tf_efficientnet_lite0"}  # by timm's names
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 LITE_MEAN, LITE_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
@@ -17,11 +20,11 @@ LITE_MEAN, LITE_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 def build(architecture: str) -> nn.Module:
     """A module by the name an artefact's spec gives it; ValueError where there is none of that name.
 
-    `b0.lite`: EfficientNet-B0 with ReLU6, batch statistics folded away.
+    `b0`: EfficientNet-B0 with ReLU6, batch statistics folded away; `b0.lite`: without squeeze-excite.
     `clip.b16.6-8-9`: CLIP ViT-B/16 cut after block 9, read after blocks 6, 8 and 9, linear layers as int8.
     """
-    if architecture == "b0.lite":
-        return fold_batch_norm(ConvExpert(build_b0()))
+    if architecture in B0:
+        return fold_batch_norm(ConvExpert(build_b0(architecture)))
     taps = re.fullmatch(r"clip\.b16\.(\d+(?:-\d+)*)", architecture)
     if taps:
         expert = ClipExpert(build_clip(), tuple(int(tap) for tap in taps[1].split("-")))
@@ -30,9 +33,9 @@ def build(architecture: str) -> nn.Module:
     raise ValueError(f"no architecture is called {architecture}")
 
 
-def build_b0() -> nn.Module:
-    """EfficientNet-B0 that can hold Lite0's weights exactly: ReLU6, and squeeze-excite left out as Lite0 does."""
-    model: nn.Module = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+def build_b0(architecture: str) -> nn.Module:
+    """EfficientNet-B0 (Tan & Le 2019) with ReLU6, so that it can hold Lite0's weights exactly."""
+    model: nn.Module = timm.create_model(B0[architecture], num_classes=0, act_layer=nn.ReLU6)
     return model
 
 
@@ -131,6 +134,18 @@ def quantise_linears(module: nn.Module) -> None:
     _replace(module, nn.Linear, lambda layer: QuantisedLinear(layer.in_features, layer.out_features))
 
 
+def restore_linears(module: nn.Module) -> None:
+    """Replace every QuantisedLinear of `module` by the float layer it stands for."""
+
+    def make(layer: QuantisedLinear) -> nn.Linear:
+        linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[0])
+        linear.weight = nn.Parameter(layer.weight.float() * layer.scale)
+        linear.bias = nn.Parameter(layer.bias.detach().clone())
+        return linear
+
+    _replace(module, QuantisedLinear, make)
+
+
 def fold_batch_norm(expert: nn.Module) -> nn.Module:
     """Fold every BatchNorm into the convolution before it, so that the state holds just what is computed with.
 
@@ -155,7 +170,7 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     conv.bias = nn.Parameter((before - norm.running_mean) * gain + norm.bias)
 
 
-def _replace(module: nn.Module, kind: type[nn.Linear], make: Callable[[nn.Linear], nn.Module]) -> None:
+def _replace(module: nn.Module, kind: type[L], make: Callable[[L], nn.Module]) -> None:
     for name, child in module.named_children():
         if isinstance(child, kind):
             setattr(module, name, make(child))

@@ -89,7 +89,12 @@ def _openvino(folder: Path, expert: Expert, precision: Precision, threads: int) 
     constants = openvino.Tensor(read_constants(folder, expert.weights))
     try:
         model = core.read_model((folder / expert.network).read_bytes(), constants)
-        options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        # Group size 0: activations stay float. Quantised by the batch, they would make scores depend on it.
+        options = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+        }
         if threads:
             options["INFERENCE_NUM_THREADS"] = str(threads)
         compiled = core.compile_model(model, "CPU", options)

