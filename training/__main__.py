@@ -83,6 +83,23 @@ def _parser() -> argparse.ArgumentParser:
     sheet = add("augment", "write a picture of what every degradation does", _data)
     sheet.add_argument("--sheet", type=Path, default=RUNS / "augment.png", help="the picture")
     sheet.add_argument("--photos", type=int, default=6, help="columns of the picture")
+    cached = add("features", "what the frozen CLIP trunk says of every photo, kept on disk", _data)
+    cached.add_argument("--taps", type=int, nargs="+", default=[6, 8, 10], help="blocks after which it is read")
+    cached.add_argument("--copies", type=int, default=3, help="degraded copies of each training photo")
+    cached.add_argument("--folder", type=Path, default=RUNS / "features")
+    probed = add("probe", "a linear head on the features, and probabilities that teach another expert", _data)
+    probed.add_argument("--features", type=Path, default=RUNS / "features")
+    probed.add_argument("--taps", type=int, nargs="+", help="of those in the features; all if not given")
+    probed.add_argument("--strength", type=float, default=0.001, help="C of the logistic regression")
+    probed.add_argument("--folder", type=Path, default=RUNS / "probe", help="where head and teacher go")
+    trained = add("train", "fine-tune an expert by a recipe; goes on from its last checkpoint", _data, _runs, _taught)
+    trained.add_argument("recipe", type=Path, help="YAML, such as training/recipes/b0.yaml")
+    trained.add_argument("--folder", type=Path, help="where checkpoints go; RUNS/<name of the recipe> if not given")
+    tuned = add("tune", "search recipes; goes on with the search in its folder", _data, _taught)
+    tuned.add_argument("recipe", type=Path, help="the recipe that is varied")
+    tuned.add_argument("--space", type=Path, default=Path(__file__).parent / "recipes" / "space.yaml")
+    tuned.add_argument("--trials", type=int, default=20, help="finished or pruned trials to come to")
+    tuned.add_argument("--folder", type=Path, default=RUNS / "tune")
     exported = add("export", "trained experts to a model folder, checked against torch", _data, _model)
     exported.add_argument("experts", type=Path, help="YAML that lists the experts, their weights and views")
     exported.add_argument("--fast", help="the expert that is the profile fast; the first one if not given")
@@ -118,6 +135,11 @@ def _data(command: argparse.ArgumentParser) -> None:
 
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", type=Path, default=RUNS / "model", help="the model folder")
+
+
+def _taught(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--teacher", type=Path, help="probabilities to learn from beside the labels; see probe")
+    command.add_argument("--head", type=Path, help="a probe's head that a CLIP trunk begins with")
 
 
 def _runs(command: argparse.ArgumentParser) -> None:

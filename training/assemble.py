@@ -8,13 +8,13 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 import yaml
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from detector.artefact import Artefact, load, seal
 from detector.calibration import Calibration, sigmoid
 from detector.ensemble import Expert, Fusion, Spec
-from detector.networks import ConvExpert, build, build_b0, fold_batch_norm
+from detector.networks import B0, ClipExpert, ConvExpert, build, build_b0, fold_batch_norm
 from detector.preprocess import View, make_views
 from detector.runtime import load_runtime
-from training.export import save_network
+from training.export import Parts, save_network
+from training.train import Recipe, start
 
 NAME = "product-photo-detector"
 AGREED = 1e-3  # probability: how far the exported networks may be from the trained ones
@@ -47,17 +48,28 @@ class Trained:
     architecture: str
     module: nn.Module  # (n, 3, size, size) uint8 -> (n, grid, grid), in evaluation mode
     views: tuple[View, ...]
-    parts: Mapping[str, str]  # weight file -> prefix of the state that goes into it; "" takes the rest
+    parts: Mapping[str, Parts]  # weight file -> prefixes of the state that goes into it; "" takes the rest
+    unrounded: nn.Module | None = None  # before rounding to int8, where that was done
 
 
 class _Entry(BaseModel):
+    """Either the folder of a training run, which tells the rest, or a whole state with what it is."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    architecture: str
-    state: tuple[Path, ...] = Field(min_length=1, description="safetensors as training writes them, laid together")
-    views: tuple[View, ...] = Field(min_length=1)
-    parts: dict[str, str] = {}
+    run: Path | None = None
+    architecture: str = ""
+    state: tuple[Path, ...] = Field((), description="safetensors of the whole module, laid together")
+    views: tuple[View, ...] = ()
+    parts: dict[str, Parts] = {}
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        told = bool(self.architecture), bool(self.state), bool(self.views)
+        if not (all(told) if self.run is None else not any(told)):
+            raise ValueError("give either run, or architecture, state and views")
+        return self
 
 
 class _Listing(BaseModel):
@@ -68,7 +80,10 @@ class _Listing(BaseModel):
 
 
 def read_experts(listing: Path) -> tuple[list[Trained], int]:
-    """The experts that a YAML file lists, with their weights, and the side of their views; paths are relative to it."""
+    """The experts that a YAML file lists, with their weights, and the side of their views; paths are relative to it.
+
+    The linear layers of a tuned CLIP trunk are rounded to int8 as they ship, with one scale an output.
+    """
     try:
         given = _Listing.model_validate(yaml.safe_load(listing.read_text(encoding="utf-8")))
     except OSError:
@@ -157,9 +172,11 @@ def remake(folder: Path) -> None:
 
 
 def _trained(entry: _Entry, listing: Path) -> Trained:
+    if entry.run is not None:
+        return _from_run(entry, listing.parent / entry.run)
     state = _lay_together([listing.parent / path for path in entry.state])
     try:
-        module = _unfolded(entry.architecture)
+        module = ConvExpert(build_b0(entry.architecture)) if entry.architecture in B0 else build(entry.architecture)
         module.load_state_dict(state)
     except (ValueError, RuntimeError):
         raise InvalidExperts(f"{entry.name}: its weights do not fit the architecture {entry.architecture}") from None
@@ -167,9 +184,42 @@ def _trained(entry: _Entry, listing: Path) -> Trained:
     return Trained(entry.name, entry.architecture, fold_batch_norm(module).eval(), entry.views, parts)
 
 
-def _unfolded(architecture: str) -> nn.Module:
-    """The module as it is trained: batch norms not yet folded away."""
-    return ConvExpert(build_b0()) if architecture == "b0.lite" else build(architecture)
+def _from_run(entry: _Entry, run: Path) -> Trained:
+    """The best checkpoint of a training run, as it ships."""
+    try:
+        facts = json.loads((run / "meta.json").read_text(encoding="utf-8"))
+        recipe = Recipe.model_validate(facts["recipe"])
+        (best,) = run.glob("best-*.safetensors")
+    except (OSError, ValueError, KeyError):
+        raise InvalidExperts(
+            f"{run}: holds no run with a best checkpoint; `python -m training train` makes one"
+        ) from None
+    expert = start(recipe)
+    expert.load_state_dict(_lay_together([best]), strict=False)
+    expert.eval()
+    own = f"{entry.name}.safetensors"
+    if isinstance(expert, ConvExpert):
+        return Trained(
+            entry.name, recipe.architecture, fold_batch_norm(expert).eval(), recipe.views, entry.parts or {own: ""}
+        )
+    blocks = (f"trunk.blocks.{block}." for block in range(max(expert.taps) - recipe.tuned_blocks))
+    frozen = ("trunk.patch_embed.", "trunk.cls_token", "trunk.pos_embed", "trunk.norm_pre.", *blocks)
+    parts = entry.parts or {f"{entry.name}-frozen.safetensors": frozen, own: ""}
+    return Trained(entry.name, recipe.architecture, round_linears(expert, recipe), recipe.views, parts, expert)
+
+
+def round_linears(expert: ClipExpert, recipe: Recipe) -> nn.Module:
+    """The expert with every linear layer of its trunk in int8; those that are already stay as they are."""
+    shipped = build(recipe.architecture)
+    state = expert.state_dict()
+    for name in shipped.state_dict():
+        if name.endswith(".scale") and name not in state:
+            weight = state[name.removesuffix("scale") + "weight"]
+            scale = (weight.abs().amax(1, keepdim=True) / 127).clamp(min=1e-6).half().float()  # as it will be stored
+            state[name.removesuffix("scale") + "weight"] = (weight / scale).round().clamp(-127, 127).to(torch.int8)
+            state[name] = scale
+    shipped.load_state_dict(state)
+    return shipped.eval()
 
 
 def _lay_together(paths: Sequence[Path]) -> dict[str, Tensor]:

@@ -3,11 +3,13 @@
 Arguments come from `__main__`; whatever is worth a test of its own lives in the module that a step calls.
 """
 
+import json
 import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,9 +18,32 @@ from torch import nn
 from detector import __version__
 from detector.artefact import Artefact, load, seal
 from detector.errors import DetectorError, InvalidImage
-from training import assemble, baseline, calibrate, card, data, evaluate, fuse, plots, promote, scores
-from training.augment import write_sheet
+from detector.networks import ClipExpert, ConvExpert
+from training import (
+    assemble,
+    baseline,
+    calibrate,
+    card,
+    data,
+    evaluate,
+    features,
+    fuse,
+    plots,
+    probe,
+    promote,
+    scores,
+    train,
+    tune,
+)
+from training.augment import TIERS, write_sheet
 from training.data import LABELS, InvalidDataset, Photo
+from training.metrics import auc
+from training.tracking import tracking
+
+
+class InvalidRun(ValueError):
+    """What training or its inputs were given can't be used; one line that says why."""
+
 
 FAULTS = (
     DetectorError,
@@ -26,7 +51,10 @@ FAULTS = (
     data.InvalidDataset,
     promote.InvalidGate,
     scores.InvalidScores,
+    tune.InvalidSearch,
+    InvalidRun,
 )
+T = TypeVar("T")
 CHECKED = 16  # photos on which torch and OpenVINO are compared
 SHOWN = 20  # broken photos that are named; the others are counted
 
@@ -50,12 +78,75 @@ def show_degradations(given: Namespace) -> int:
     return 0
 
 
+def extract_features(given: Namespace) -> int:
+    photos, _ = _photos(given.data)
+    broken = features.extract(features.plan(photos, given.copies), tuple(sorted(given.taps)), given.folder)
+    print(f"Features: {given.folder}; photos that can't be read, counted once a showing: {broken}. Next: probe.")
+    return 0
+
+
+def fit_probe(given: Namespace) -> int:
+    """A linear head on cached features, and cross-fitted probabilities that teach another expert."""
+    photos, _ = _photos(given.data)
+    known = _told(features.read, given.features)
+    taps = tuple(given.taps or known.taps)
+    taught, held_out = data.in_split(photos, "train"), data.in_split(photos, "val")
+    variants = [variant for variant in dict.fromkeys(variant for _, variant in known.rows) if _is_taught(variant)]
+    head = probe.fit(known, taught, variants, taps, given.strength)
+    for tier in TIERS:
+        said = head.logits(known.of(held_out, tier, taps))
+        print(f"val, {tier}: AUC {auc([photo.label for photo in held_out], said):.4f}")
+    given.folder.mkdir(parents=True, exist_ok=True)
+    probe.save(head, given.folder / "head.safetensors")
+    logits = probe.cross_fit(known, taught, variants, taps, given.strength)
+    probe.teach(taught, logits, given.folder / "teacher.json")
+    print(f"Head and teacher: {given.folder}. Next: train, with --head or --teacher.")
+    return 0
+
+
+def train_expert(given: Namespace) -> int:
+    photos, _ = _photos(given.data)
+    recipe = _told(train.Recipe.read, given.recipe)
+    folder = given.folder or given.runs / given.recipe.stem
+    teacher = _read_teacher(given.teacher)
+    taught, held_out = data.in_split(photos, "train"), data.in_split(photos, "val")
+    expert = _start(recipe, given.head)
+    with tracking(given.runs / "mlflow.db", "train", folder.name, recipe.model_dump(mode="json")) as run:
+        _told(train.train, taught, held_out, expert, recipe, folder, teacher, run.log)
+    print(f"The best checkpoint: {folder}. Next: list it in a YAML of experts, and export.")
+    return 0
+
+
+def search(given: Namespace) -> int:
+    photos, _ = _photos(given.data)
+    base, space, teacher = (
+        _told(train.Recipe.read, given.recipe),
+        tune.read_space(given.space),
+        _read_teacher(given.teacher),
+    )
+    taught, held_out = data.in_split(photos, "train"), data.in_split(photos, "val")
+
+    def worth(recipe: train.Recipe, folder: Path, log: train.Log) -> float:
+        best = train.train(taught, held_out, _start(recipe, given.head), recipe, folder, teacher, log)
+        return min(train.judge(best, held_out, recipe).values())
+
+    best = tune.tune(worth, base, space, given.trials, given.folder)
+    print(tune.describe(given.folder))
+    print(f"The best is trial {best.number}, worst tier's AUC {best.value:.4f}: {given.folder / 'best.yaml'}")
+    return 0
+
+
 def export(given: Namespace) -> int:
     photos, _ = _photos(given.data)
     experts, size = assemble.read_experts(given.experts)
     assemble.remake(given.model)
     made = assemble.draft(experts, size, given.model, given.fast)
     _check_agreement(made, {expert.name: expert.module for expert in experts}, photos)
+    if any(expert.unrounded is not None for expert in experts):
+        before = {expert.name: expert.unrounded or expert.module for expert in experts}
+        apart = assemble.agreement(made, before, [data.read_photo(photo) for photo in _readable(photos, CHECKED)])
+        told = ", ".join(f"{profile} {difference:.1e}" for profile, difference in apart.items())
+        print(f"Rounding to int8 moves a probability by at most: {told}")
     print(f"A draft of a model: {given.model}. Next: calibrate.")
     return 0
 
@@ -145,6 +236,10 @@ def promote_model(given: Namespace) -> int:
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "data": inspect,
     "augment": show_degradations,
+    "features": extract_features,
+    "probe": fit_probe,
+    "train": train_expert,
+    "tune": search,
     "export": export,
     "score": score,
     "calibrate": settle,
@@ -228,6 +323,41 @@ def _examples(photos: Sequence[Photo], count: int = 12) -> list[tuple[str, Image
             caption = f"{split} {LABELS[photo.label]}\n{photo.source[:32]}\n{photo.generator[:32]}"
             shown.append((caption, data.read_photo(photo)))
     return shown
+
+
+def _told(step: Callable[..., T], *given: Any) -> T:
+    """Call a step whose ValueErrors are sentences for the person who gave it its arguments."""
+    try:
+        return step(*given)
+    except FAULTS:
+        raise
+    except ValueError as error:
+        raise InvalidRun(str(error)) from error
+
+
+def _start(recipe: train.Recipe, head: Path | None) -> ConvExpert | ClipExpert:
+    """A pretrained expert; a CLIP trunk begins from a probe's head where one is given."""
+    expert: ConvExpert | ClipExpert = _told(train.start, recipe)
+    if head is not None:
+        found = probe.read(head)
+        if not isinstance(expert, ClipExpert) or expert.taps != found.taps:
+            raise InvalidRun(f"{head}: its taps {found.taps} do not fit {recipe.architecture}")
+        probe.install(found, expert)
+    return expert
+
+
+def _read_teacher(path: Path | None) -> dict[str, float]:
+    """Probabilities by photo path, as `probe` writes them; none without a file."""
+    if path is None:
+        return {}
+    try:
+        return {str(name): float(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidRun(f"{path}: is not what `python -m training probe` writes") from None
+
+
+def _is_taught(variant: str) -> bool:
+    return variant == "clean" or variant.startswith("degraded-")
 
 
 def _store(folder: Path) -> str:

@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 from detector.runtime import ALIGNMENT, read_constants
 
+Parts = str | tuple[str, ...]  # prefixes of a state's names
 LOOSE = "openvino.constants"  # constants that are no weight of the module: shapes, scalars
 
 
-def save_network(module: nn.Module, size: int, folder: Path, network: str, parts: Mapping[str, str]) -> None:
+def save_network(module: nn.Module, size: int, folder: Path, network: str, parts: Mapping[str, Parts]) -> None:
     """Write `network` (an IR) and its weight files into `folder`, floats as fp16.
 
-    module: (n, 3, size, size) uint8 -> (n, grid, grid) float32, in evaluation mode. parts: file name -> prefix of
-    the state that goes into it; the first prefix that fits takes a tensor, and the last file also takes the
+    module: (n, 3, size, size) uint8 -> (n, grid, grid) float32, in evaluation mode. parts: file name -> prefixes of
+    the state that goes into it; the first file with one that fits takes a tensor, and the last file also takes the
     constants that are no weights.
     """
     state = {name: _stored(tensor) for name, tensor in module.state_dict().items()}
