@@ -5,6 +5,11 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 3000
+DATA ?= $(TRAINING_DATA)
+MODEL ?= runs/model
+EXPERTS ?= runs/experts.yaml
+RECIPE ?= training/recipes/b0.yaml
+SPLITS ?= val
 UV := .venv/uv/bin/uv
 SERVE := .venv/serve
 DEV := .venv/dev
@@ -13,7 +18,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve model test check format lock bench clean
+.PHONY: help serve model test check format lock bench clean data augment features train tune export calibrate evaluate card promote
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +47,42 @@ format: $(DEV)/.installed ## rewrite the code as `make check` wants it
 
 bench: $(SERVE)/.installed model ## measure a running server against the raw model; writes benchmarks/README.md
 	$(SERVE)/bin/python -m benchmarks.service
+
+# The way to a model; docs/training.md walks it. DATA: a manifest.csv, or a folder of real/ and ai/.
+TRAIN = $(DEV)/bin/python -m training
+
+data: $(DEV)/.installed ## check photos (DATA=...): unreadable, twins, leaks, balance
+	$(TRAIN) data $(WITH_DATA) --sheet runs/data.png
+
+augment: $(DEV)/.installed ## draw what every degradation does to photos (DATA=...)
+	$(TRAIN) augment $(WITH_DATA)
+
+features: $(DEV)/.installed ## cache what frozen CLIP says of photos (DATA=...), and fit a head on it
+	$(TRAIN) features $(WITH_DATA)
+	$(TRAIN) probe $(WITH_DATA)
+
+train: $(DEV)/.installed ## fine-tune an expert (DATA=..., RECIPE=...); goes on where it was
+	$(TRAIN) train $(RECIPE) $(WITH_DATA) $(ARGS)
+
+tune: $(DEV)/.installed ## search recipes (DATA=..., RECIPE=...); goes on where it was
+	$(TRAIN) tune $(RECIPE) $(WITH_DATA) $(ARGS)
+
+export: $(DEV)/.installed ## trained experts (EXPERTS=...) to a model folder (MODEL=...)
+	$(TRAIN) export $(EXPERTS) $(WITH_DATA) --model $(MODEL) $(ARGS)
+
+calibrate: $(DEV)/.installed ## fuse and calibrate MODEL on val (DATA=...)
+	$(TRAIN) calibrate $(WITH_DATA) --model $(MODEL) $(ARGS)
+
+evaluate: $(DEV)/.installed ## judge MODEL (DATA=..., SPLITS="val test"); report.json and pictures
+	$(TRAIN) evaluate $(WITH_DATA) --model $(MODEL) --splits $(SPLITS) $(ARGS)
+
+promote: $(DEV)/.installed ## make MODEL the default, if it passes training/recipes/gate.yaml (DATA=...)
+	$(TRAIN) promote $(WITH_DATA) --model $(MODEL) $(ARGS)
+
+card: $(DEV)/.installed ## write docs/model-card.md from the default model's report
+	$(TRAIN) card
+
+WITH_DATA = $(if $(DATA),--data "$(DATA)")
 
 lock: $(UV) ## pin every package again, after a change in pyproject.toml
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra serve pyproject.toml -o requirements-serve.lock

@@ -8,16 +8,21 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from detector.artefact import load
+from detector.networks import ConvExpert
 from tests.conftest import SIZE, Tiny
-from training import assemble, commands
+from training import assemble, commands, data, probe, tracking, train
 from training.__main__ import FAULT, INTERRUPTED, main
 
 ROOT = Path(__file__).parent.parent.parent
@@ -107,6 +112,89 @@ def candidate_pair(judged: Any, tmp_path: Path) -> tuple[Path, Path]:
     return worse, better
 
 
+RECIPE = {"size": SIZE, "photos": 4, "steps": 2, "warmup": 1, "bfloat16": False, "threads": 1, "save_every": 1}
+
+
+class Trunk(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 8, stride=8)
+
+    def forward_features(self, views: Tensor) -> Tensor:
+        return torch.relu(self.layer(views))
+
+
+@pytest.fixture
+def recipe(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe of two steps of a tiny expert."""
+
+    def start(_: train.Recipe) -> ConvExpert:
+        torch.manual_seed(0)
+        return ConvExpert(Trunk(), channels=8)
+
+    monkeypatch.setattr(train, "start", start)
+    (place / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    return place / "tiny.yaml"
+
+
+def test_an_expert_is_trained_tracked_and_gone_on_with(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train", str(recipe)) == 0
+    facts = json.loads(Path("runs/tiny/meta.json").read_text())
+    assert facts["step"] == 2
+    (tracked,) = tracking.runs(Path("runs/mlflow.db"), "train")
+    assert (tracked["name"], tracked["status"], tracked["settings"]["steps"]) == ("tiny", "FINISHED", "2")
+    assert tracked["figures"]["auc_hard"] == pytest.approx(facts["judged"][-1]["auc_hard"], abs=1e-4)
+    capsys.readouterr()
+    assert call("train", str(recipe)) == 0
+    assert "continuing at step 2" in capsys.readouterr().out
+    recipe.write_text(yaml.safe_dump(RECIPE | {"steps": 3}))
+    assert "holds a run of another recipe" in fault(capsys, "train", str(recipe))
+    recipe.write_text(yaml.safe_dump(RECIPE | {"mood": 3}))
+    assert "tiny.yaml: mood: Extra inputs" in fault(capsys, "train", str(recipe))
+    assert "absent.yaml: No such file" in fault(capsys, "train", "absent.yaml")
+    Path("teacher.json").write_text("[]")
+    assert "is not what `python -m training probe` writes" in fault(
+        capsys, "train", str(recipe.with_name("tiny.yaml")), "--teacher", "teacher.json"
+    )
+
+
+def test_recipes_are_searched_and_the_winner_is_one_to_train_with(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("space.yaml").write_text("learning_rate: {low: 1.0e-3, high: 1.0e-1, log: true}")
+    assert call("tune", str(recipe), "--space", "space.yaml", "--trials", "2") == 0
+    told = capsys.readouterr().out
+    assert "   0 complete" in told
+    assert "   1 complete" in told
+    best = train.Recipe.read(Path("runs/tune/best.yaml"))
+    assert best.size == SIZE
+    assert 1e-3 <= best.learning_rate <= 1e-1
+    assert [run["status"] for run in tracking.runs(Path("runs/tune/mlflow.db"), "tune")] == ["FINISHED"] * 2
+
+
+def test_a_head_is_fitted_on_cached_features_and_teaches(
+    place: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = [replace(photo, source=photo.path.name) for photo in data.load(manifest)]  # five sources a class and more
+    lines = [f"{photo.path},{data.LABELS[photo.label]},{photo.split},{photo.source}" for photo in photos]
+    Path("manifest.csv").write_text("\n".join(["path,label,split,source", *lines]))
+    showings = [(str(photo.path), tier) for photo in photos for tier in ("clean", "web", "hard", "degraded-0")]
+    labels = np.repeat([photo.label for photo in photos], 4)
+    values = np.random.default_rng(0).normal(labels[:, None, None], 2.0, (len(showings), 2, 768)).astype(np.float16)
+    Path("features").mkdir()
+    np.save("features/values.npy", values)
+    Path("features/index.json").write_text(json.dumps({"taps": [1], "rows": showings, "done": len(showings)}))
+    call_probe = ("probe", "--data", "manifest.csv", "--features", "features", "--folder", "probe")
+    assert call(*call_probe) == 0
+    assert "val, hard: AUC 1.0000" in capsys.readouterr().out
+    taught = json.loads(Path("probe/teacher.json").read_text())
+    assert len(taught) == 24
+    assert np.mean([(probability > 0.5) == ("-ai-" in path) for path, probability in taught.items()]) > 0.9
+    assert probe.read(Path("probe/head.safetensors")).taps == (1,)
+    Path("features/index.json").write_text(json.dumps({"taps": [1], "rows": showings, "done": 3}))
+    assert "are not finished; run the same command again" in fault(capsys, *call_probe)
+
+
 def test_photos_are_inspected_and_shown(place: Path, manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("data", "--sheet", "sheet.png") == 1
     told = capsys.readouterr().out
@@ -141,18 +229,16 @@ def test_every_fault_of_input_is_one_line(place: Path, manifest: Path, capsys: p
     assert "split elsewhere: holds no photos" in fault(capsys, "score", "--splits", "elsewhere")
     assert "there is no expert z; there are a, b" in fault(capsys, "calibrate", "--fast", "z")
     assert "no such gate" in fault(capsys, "promote", "--gate", "absent.yaml")
-    assert "nowhere/card.md: No such file" in fault(
-        capsys, "card", "--model", str(judged_folder(place)), "--out", "nowhere/card.md"
-    )
+    settle_and_judge()
+    assert "nowhere/card.md: No such file" in fault(capsys, "card", "--model", "runs/model", "--out", "nowhere/card.md")
     header = "path,label,mood\n"
     Path("odd.csv").write_text(header)
     assert "unknown columns mood" in fault(capsys, "data", "--data", "odd.csv")
 
 
-def judged_folder(place: Path) -> Path:
+def settle_and_judge() -> None:
     assert call("calibrate", "--accurate", "b", "--fast", "b", "--budget", "0.1") == 0
     assert call("evaluate", "--rounds", "5") == 0
-    return place / "runs" / "model"
 
 
 def test_networks_that_disagree_are_not_exported(
@@ -163,13 +249,9 @@ def test_networks_that_disagree_are_not_exported(
 
 
 def test_a_full_disk_is_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = judged_folder_after_export(place)
-    assert "the disk is full" in fault(capsys, "card", "--model", str(folder), "--out", "/dev/full")
-
-
-def judged_folder_after_export(place: Path) -> Path:
     assert call("export", "experts.yaml") == 0
-    return judged_folder(place)
+    settle_and_judge()
+    assert "the disk is full" in fault(capsys, "card", "--model", "runs/model", "--out", "/dev/full")
 
 
 def test_a_full_disk_is_known_in_other_libraries_words(
