@@ -14,6 +14,7 @@ from training.assemble import write
 from training.calibrate import settle
 from training.data import load_manifest
 from training.evaluate import evaluate
+from training.tracking import runs
 
 SOURCES = 4  # a class and split
 PHOTOS = 3  # a source
@@ -83,3 +84,11 @@ def judged(artefact: Artefact, table: Path, manifest: Path, tmp_path_factory: py
         rounds=20,
     )
     return write(folder, "judged", {"report": report})
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of MLflow's without a run of the tests'; to copy, for laying out its tables takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    assert runs(path, "none") == []
+    return path
