@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 3000
+FUZZ_SECONDS ?= 120
 DATA ?= $(TRAINING_DATA)
 MODEL ?= runs/model
 EXPERTS ?= runs/experts.yaml
@@ -18,10 +19,11 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve model test check format lock bench clean data augment features train tune export calibrate evaluate card promote
+.PHONY: help serve model test check format lock bench bench-provenance fuzz clean
+.PHONY: data augment features train tune export calibrate evaluate promote card
 
 help: ## print this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 serve: model ## install, put the embedded model into the Bento store, serve on PORT (3000)
 	@echo "Serving on http://localhost:$(PORT) - API description: /docs.json, page: /, health: /health. Ctrl-C ends it."
@@ -47,6 +49,12 @@ format: $(DEV)/.installed ## rewrite the code as `make check` wants it
 
 bench: $(SERVE)/.installed model ## measure a running server against the raw model; writes benchmarks/README.md
 	$(SERVE)/bin/python -m benchmarks.service
+
+bench-provenance: $(DEV)/.installed ## measure what reading a file's claims costs
+	$(DEV)/bin/python -m benchmarks.provenance
+
+fuzz: $(DEV)/.installed ## search hostile metadata for FUZZ_SECONDS (120); what is found lies in build/fuzz
+	$(DEV)/bin/python -m tests.fuzz.provenance -max_total_time=$(FUZZ_SECONDS)
 
 # The way to a model; docs/training.md walks it. DATA: a manifest.csv, or a folder of real/ and ai/.
 TRAIN = $(DEV)/bin/python -m training

@@ -28,9 +28,19 @@ from starlette.routing import Route
 from detector import asgi, forms, openapi
 from detector.artefact import Artefact, load
 from detector.config import Settings, load_settings
-from detector.errors import DetectorError, InternalError, InvalidArtefact, ModelUnavailable, NotAFile, TimedOut
+from detector.errors import (
+    DetectorError,
+    InternalError,
+    InvalidArtefact,
+    InvalidSettings,
+    ModelUnavailable,
+    NotAFile,
+    TimedOut,
+)
 from detector.image import Limits, safe_name
 from detector.pipeline import Detector, Rules, Style
+from detector.provenance.policy import Policy
+from detector.provenance.reading import FileReader
 from detector.runtime import load_runtime
 from detector.schema import BatchItem, BatchSummary, BatchVerdict, Explanation, Health, Verdict
 
@@ -68,6 +78,15 @@ def _artefact() -> Artefact:
     except InvalidArtefact as error:
         raise SystemExit(error.detail) from None
     return artefact
+
+
+def _file_reader() -> FileReader | None:
+    """Reads what files say of themselves; ends the process with one line where the trust list is none."""
+    wanted = SETTINGS.provenance
+    try:
+        return FileReader(wanted.read_trust_anchors(), wanted.max_block, wanted.prompts) if wanted.enabled else None
+    except InvalidSettings as error:
+        raise SystemExit(error.detail) from None
 
 
 @bentoml.service(
@@ -159,6 +178,7 @@ class ProductPhotoDetector:
     def __init__(self) -> None:
         logging.getLogger("bentoml").setLevel(SETTINGS.log.level)
         artefact, photo, verdict = _artefact(), SETTINGS.photo, SETTINGS.verdict
+        reader, claims = _file_reader(), SETTINGS.provenance
         profile = SETTINGS.model.profile
         calibration = artefact.calibrations[profile]
         self._detector = Detector(
@@ -169,6 +189,8 @@ class ProductPhotoDetector:
             Limits(photo.max_bytes, photo.max_pixels, photo.max_side, photo.min_side, frozenset(photo.formats)),
             self._score,
             SETTINGS.api.decode_threads,
+            reader.read if reader else None,
+            Policy(claims.signed_generation, claims.signed_edit, claims.unsigned_claim, claims.signed_capture),
         )
         self._started = time.monotonic()
         extras.state.health = self._health
@@ -176,8 +198,9 @@ class ProductPhotoDetector:
     @bentoml.on_deployment
     @staticmethod
     def verify() -> None:
-        """Once, before any process serves: the model is whole."""
+        """Once, before any process serves: the model is whole and the trust list is one."""
         _artefact()
+        _file_reader()
 
     @bentoml.api(route="/predict", input_spec=PhotoForm, output_spec=Verdict)
     async def predict(self, image: Request) -> Response:

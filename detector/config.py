@@ -69,6 +69,26 @@ class VerdictSettings(_Section):
         return self
 
 
+class ProvenanceSettings(_Section):
+    enabled: bool = True
+    trust_anchors: Path | None = None
+    max_block: int = Field(1_048_576, ge=65_536)
+    prompts: bool = False
+    signed_generation: Literal["decides", "raises", "reports"] = "decides"
+    signed_edit: Literal["decides", "raises", "reports"] = "raises"
+    unsigned_claim: Literal["raises", "reports"] = "raises"
+    signed_capture: Literal["decides", "lowers", "reports"] = "reports"
+
+    def read_trust_anchors(self) -> str | None:
+        """The PEM text; raises InvalidSettings where the file can't be read."""
+        try:
+            return self.trust_anchors.read_text(encoding="utf-8") if self.trust_anchors else None
+        except (OSError, UnicodeDecodeError):
+            raise InvalidSettings(
+                f"Configuration: provenance.trust_anchors: {self.trust_anchors} can't be read."
+            ) from None
+
+
 class ExplainSettings(_Section):
     max_side: int = Field(512, ge=64, le=4096)
     alpha: float = Field(0.5, ge=0, le=1)
@@ -93,6 +113,7 @@ class Settings(_Section):
     photo: PhotoSettings = PhotoSettings()
     batch: BatchSettings = BatchSettings()
     verdict: VerdictSettings = VerdictSettings()
+    provenance: ProvenanceSettings = ProvenanceSettings()
     explain: ExplainSettings = ExplainSettings()
     cors: CorsSettings = CorsSettings()
     log: LogSettings = LogSettings()

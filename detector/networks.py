@@ -125,13 +125,22 @@ class QuantisedLinear(nn.Module):
         self.weight: Tensor
         self.scale: Tensor
 
+    @classmethod
+    def of(cls, layer: nn.Linear) -> "QuantisedLinear":
+        """The nearest to a float layer: symmetric, the largest weight of each output at 127."""
+        made = cls(layer.in_features, layer.out_features)
+        made.scale = (layer.weight.detach().abs().amax(1, keepdim=True) / 127).clamp_min(1e-12)
+        made.weight = (layer.weight.detach() / made.scale).round().to(torch.int8)
+        made.bias = nn.Parameter(layer.bias.detach().clone())
+        return made
+
     def forward(self, inputs: Tensor) -> Tensor:
         return nn.functional.linear(inputs, self.weight.float() * self.scale, self.bias)
 
 
 def quantise_linears(module: nn.Module) -> None:
-    """Replace every linear layer of `module` by an empty QuantisedLinear of its shape."""
-    _replace(module, nn.Linear, lambda layer: QuantisedLinear(layer.in_features, layer.out_features))
+    """Replace every linear layer of `module` by the QuantisedLinear nearest to it."""
+    _replace(module, nn.Linear, QuantisedLinear.of)
 
 
 def restore_linears(module: nn.Module) -> None:

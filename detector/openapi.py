@@ -45,7 +45,10 @@ _VERDICT_EXAMPLE = {
         "sha256": "9b2e…",
         "animated": False,
     },
-    "timing": {"decode": 9.4, "score": 41.2, "explain": None, "total": 50.6},
+    "timing": {"decode": 9.4, "score": 41.2, "explain": None, "provenance": 0.4, "total": 50.6},
+    "evidence": {"claim": "none", "standing": "none", "findings": [], "clashes": [], "labels": []},
+    "decided_by": "pixels",
+    "reason": None,
     "request_id": "0d6a7c52f4f14f0fae8b6f4f7c1b7f0e",
 }
 

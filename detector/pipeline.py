@@ -1,9 +1,11 @@
 """Detector: bytes -> decoded photo -> views -> evidence -> calibrated verdict or explanation.
 
-The score function is passed in, so it does not know where networks run; nor does it know HTTP. Work that
-burns CPU goes to a bounded pool of threads.
+What the file says of itself is read while its pixels are scored, and weighed beside them. The score function is
+passed in, so it does not know where networks run; nor does it know HTTP. Work that burns CPU goes to a bounded pool
+of threads.
 """
 
+import logging
 import time
 from asyncio import gather, get_running_loop
 from base64 import b64encode
@@ -23,10 +25,15 @@ from detector.ensemble import Plan
 from detector.errors import DetectorError
 from detector.image import Limits, Photo, decode
 from detector.preprocess import make_views
+from detector.provenance import compliance
+from detector.provenance.judge import judge
+from detector.provenance.policy import Policy, Ruling, rule
 from detector.schema import (
     Colormap,
     Confidence,
+    Evidence,
     Explanation,
+    Finding,
     ImageFacts,
     Label,
     ModelInfo,
@@ -37,9 +44,11 @@ from detector.schema import (
     Verdict,
 )
 
+logger = logging.getLogger("bentoml.detector")
 P = ParamSpec("P")
 R = TypeVar("R")
 Score = Callable[[NDArray[np.uint8]], Awaitable[NDArray[np.float32]]]  # (n, v, 3, s, s) -> (n, plan.width)
+Read = Callable[[str, bytes], tuple[Finding, ...]]  # format and file -> what the file says of itself
 
 
 @dataclass(frozen=True)
@@ -75,14 +84,24 @@ class _Prepared:
 
 
 @dataclass(frozen=True)
+class _Said:
+    """What the file says of itself, and the seconds it took to read."""
+
+    evidence: Evidence
+    took: float
+
+
+@dataclass(frozen=True)
 class _Seen:
     """A photo with what the networks said of it; times in seconds."""
 
     prepared: _Prepared
     evidence: NDArray[np.float32]  # (plan.width,)
+    said: _Said | None
     started: float
     decoded: float
     scored: float
+    finished: float
 
 
 class Detector:
@@ -97,10 +116,14 @@ class Detector:
         limits: Limits,
         score: Score,
         threads: int = 2,
+        read: Read | None = None,
+        policy: Policy | None = None,
     ) -> None:
+        """read: None where files are not asked. policy: what their claims do to a label."""
         self.model = model
         self._plan, self._calibration, self._rules = plan, calibration, rules
         self._limits, self._score = limits, score
+        self._read, self._policy = read, policy or Policy()
         self._pool = ThreadPoolExecutor(threads, "decode")
 
     async def predict(self, data: bytes, request_id: str) -> Verdict:
@@ -127,8 +150,24 @@ class Detector:
         started = time.perf_counter()
         prepared = await self._in_thread(self._prepare, data, thumbnail_side)
         decoded = time.perf_counter()
-        evidence = (await self._score(prepared.views[np.newaxis]))[0]
-        return _Seen(prepared, evidence, started, decoded, time.perf_counter())
+        (evidence, scored), said = await gather(self._scored(prepared.views), self._said(prepared.facts.format, data))
+        return _Seen(prepared, evidence, said, started, decoded, scored, time.perf_counter())
+
+    async def _scored(self, views: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
+        return (await self._score(views[np.newaxis]))[0], time.perf_counter()
+
+    async def _said(self, format: str, data: bytes) -> _Said | None:
+        return await self._in_thread(self._ask, self._read, format, data) if self._read else None
+
+    @staticmethod
+    def _ask(read: Read, format: str, data: bytes) -> _Said | None:
+        started = time.perf_counter()
+        try:
+            evidence = judge(read(format, data))
+        except Exception:  # metadata is no reason to refuse a photo
+            logger.exception("what a file says of itself could not be read")
+            return None
+        return _Said(evidence, time.perf_counter() - started)
 
     def _prepare(self, data: bytes, thumbnail_side: int | None) -> _Prepared:
         """Decode and cut; the full pixels live no longer than this call, so threads bound the memory they take."""
@@ -142,14 +181,21 @@ class Detector:
     def _verdict(self, seen: _Seen, request_id: str) -> Verdict:
         probability = self._calibration.probability(self._plan.fuse(seen.evidence))
         given, sure = self._rules.judge(probability)
+        evidence = seen.said.evidence if seen.said else None
+        ruling = rule(evidence, given, sure, self._policy) if evidence else Ruling(given, sure)
+        if evidence:
+            evidence = evidence.model_copy(update={"labels": compliance.check(evidence, given, ruling.label)})
         return Verdict(
-            label=given,
+            label=ruling.label,
             probability=probability,
-            confidence=sure,
+            confidence=ruling.confidence,
             thresholds=self._rules.thresholds,
             model=self.model,
             image=seen.prepared.facts,
             timing=_timing(seen),
+            evidence=evidence,
+            decided_by=ruling.decided_by,
+            reason=ruling.reason,
             request_id=request_id,
         )
 
@@ -189,7 +235,8 @@ def _timing(seen: _Seen, drawn: float | None = None) -> Timing:
         decode=round(1e3 * (seen.decoded - seen.started), 2),
         score=round(1e3 * (seen.scored - seen.decoded), 2),
         explain=None if drawn is None else round(1e3 * drawn, 2),
-        total=round(1e3 * (seen.scored - seen.started + (drawn or 0)), 2),
+        provenance=round(1e3 * seen.said.took, 2) if seen.said else None,
+        total=round(1e3 * (seen.finished - seen.started + (drawn or 0)), 2),
     )
 
 

@@ -11,6 +11,13 @@ Label = Literal["real", "ai_generated", "uncertain"]
 Confidence = Literal["low", "medium", "high"]
 Colormap = Literal["viridis", "inferno", "magma", "plasma", "turbo", "jet", "gray"]
 OverlayFormat = Literal["png", "jpeg"]
+Claim = Literal["generated", "partly_generated", "generative_edit", "captured", "enhanced", "none"]
+EvidenceSource = Literal["c2pa", "xmp", "iptc", "exif", "png_text", "tc260", "samsung"]
+Standing = Literal["trusted", "intact", "unsigned", "none"]
+ClashKind = Literal["generators_differ", "camera_and_generator", "pixels_changed"]
+Regime = Literal["eu_ai_act_article_50", "google_merchant_center", "gb_45438"]
+LabelState = Literal["present", "missing", "contradicts_pixels"]
+DecidedBy = Literal["pixels", "provenance"]
 
 
 class Message(BaseModel):
@@ -56,7 +63,60 @@ class Timing(Message):
     decode: float
     score: float
     explain: float | None = None
+    provenance: float | None = Field(None, description="reading the file's own claims, while the photo is scored")
     total: float
+
+
+class Signature(Message):
+    """What a signed manifest's check found. Intact and trusted are two things: anyone can sign, few are trusted."""
+
+    intact: bool = Field(description="the signature holds and file and manifest are as they were signed")
+    trusted: bool = Field(description="intact, and the signer's certificate leads to the configured trust list")
+    signer: str | None = Field(None, description="as the certificate names it")
+    time: str | None = Field(None, description="of signing, as the manifest says; ISO 8601")
+    problems: tuple[str, ...] = Field((), description="C2PA status codes of what did not hold")
+
+
+class Finding(Message):
+    """One statement the file makes of itself. All text in it is the file's, cut short and without control marks."""
+
+    source: EvidenceSource
+    claim: Claim
+    detail: str = Field(description="where it stands and what it says")
+    vendor: str | None = Field(None, description="whose generator is named, such as `Google`")
+    generator: str | None = Field(None, description="the model or tool named")
+    device: str | None = Field(None, description="the camera named")
+    digital_source_type: str | None = Field(None, description="the IPTC term, such as `trainedAlgorithmicMedia`")
+    prompt: str | None = Field(None, description="only where the service is configured to report prompts")
+    lacking: tuple[str, ...] = Field((), description="fields the label's own standard asks for and it lacks")
+    signature: Signature | None = Field(None, description="absent: unsigned, so anyone could have written it")
+
+
+class Clash(Message):
+    """Two statements that can't both be right, or a signature over other pixels."""
+
+    kind: ClashKind
+    detail: str
+
+
+class LabelCheck(Message):
+    """Whether the machine-readable AI label that a rule speaks of is there. A fact about the file, not legal advice."""
+
+    regime: Regime
+    label: LabelState = Field(description="`contradicts_pixels`: the label is there and the pixels look real")
+    expected: bool | None = Field(description="whether the verdict calls for one; null while it is uncertain")
+    found: tuple[EvidenceSource, ...] = Field((), description="where the label stands")
+    lacking: tuple[str, ...] = Field((), description="what the rule names and the file lacks")
+
+
+class Evidence(Message):
+    """What the file says of itself, beside the pixels. Nothing said means unknown, never real."""
+
+    claim: Claim = Field(description="the weightiest claim: trusted before intact before unsigned")
+    standing: Standing = Field(description="what that claim rests on")
+    findings: tuple[Finding, ...] = ()
+    clashes: tuple[Clash, ...] = ()
+    labels: tuple[LabelCheck, ...] = ()
 
 
 class Verdict(Message):
@@ -69,6 +129,11 @@ class Verdict(Message):
     model: ModelInfo
     image: ImageFacts
     timing: Timing = Field(description="milliseconds")
+    evidence: Evidence | None = Field(None, description="what the file says of itself; null where that is not read")
+    decided_by: DecidedBy = Field(
+        "pixels", description="`provenance`: the label is not what the probability alone gives"
+    )
+    reason: str | None = Field(None, description="why, where provenance decided")
     request_id: str
 
 

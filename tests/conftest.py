@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from detector import artefact
 from tests import serving
+from tests.provenance.signing import Authority
 from training.export import save_network
 
 SIZE = 32
@@ -117,7 +118,16 @@ def bento_home(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def service(bento_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of the real service, with its default settings."""
-    with serving.serving(bento_home, tmp_path_factory.mktemp("log") / "serve.log") as client:
+def authority() -> Authority:
+    """The root whose signers `service` trusts."""
+    return Authority("Trusted root")
+
+
+@pytest.fixture(scope="session")
+def service(bento_home: Path, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of the real service, with its default settings and a trust list."""
+    folder = tmp_path_factory.mktemp("service")
+    (folder / "anchors.pem").write_text(authority.root)
+    settings = {"PPD_PROVENANCE__TRUST_ANCHORS": str(folder / "anchors.pem")}
+    with serving.serving(bento_home, folder / "serve.log", **settings) as client:
         yield client

@@ -63,3 +63,18 @@ def test_silence_is_model_unavailable() -> None:
 
     with pytest.raises(ModelUnavailable, match="does not answer"):
         Client(transport=httpx.MockTransport(silent)).health()
+
+
+def test_a_verdict_of_a_server_that_reads_no_provenance_is_read() -> None:
+    body = {
+        "label": "real",
+        "probability": 0.1,
+        "confidence": "medium",
+        "thresholds": {"real": 0.3, "ai_generated": 0.9},
+        "model": {"name": "m", "version": "1", "hash": "0", "profile": "fast"},
+        "image": {"width": 64, "height": 64, "format": "PNG", "bytes": 9, "sha256": "0", "animated": False},
+        "timing": {"decode": 1, "score": 1, "total": 2},
+        "request_id": "r",
+    }
+    verdict = answering(httpx.Response(200, json=body)).predict(b"")
+    assert (verdict.evidence, verdict.decided_by) == (None, "pixels")

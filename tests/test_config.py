@@ -1,5 +1,6 @@
 """Settings are strict, and say which one is wrong."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 
 from detector.config import Settings, load_settings
 from detector.errors import InvalidSettings
+from detector.provenance.policy import Policy
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,6 +66,26 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, environ: dict[str, st
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match=r"nowhere\.yaml can't be read"):
         load_settings(tmp_path / "nowhere.yaml", {})
+
+
+def test_a_trust_list_is_read_as_text(tmp_path: Path) -> None:
+    (tmp_path / "anchors.pem").write_text("-----BEGIN CERTIFICATE-----")
+    provenance = load_settings(None, {"PPD_PROVENANCE__TRUST_ANCHORS": str(tmp_path / "anchors.pem")}).provenance
+    assert provenance.read_trust_anchors() == "-----BEGIN CERTIFICATE-----"
+    assert Settings().provenance.read_trust_anchors() is None
+
+
+def test_a_missing_trust_list_is_named(tmp_path: Path) -> None:
+    provenance = load_settings(None, {"PPD_PROVENANCE__TRUST_ANCHORS": str(tmp_path / "none.pem")}).provenance
+    with pytest.raises(InvalidSettings, match=r"provenance\.trust_anchors: .*none\.pem can't be read"):
+        provenance.read_trust_anchors()
+
+
+def test_the_policy_s_settings_are_the_policy_s() -> None:
+    named = {field.name: field.default for field in fields(Policy)}
+    assert named == Settings().provenance.model_dump(include=set(named))
+    with pytest.raises(InvalidSettings, match="unsigned_claim"):
+        load_settings(None, {"PPD_PROVENANCE__UNSIGNED_CLAIM": "decides"})
 
 
 def test_settings_can_not_be_changed() -> None:

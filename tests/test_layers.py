@@ -11,19 +11,28 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"errors", "schema"},
     {"config", "container", "preprocess", "calibration", "networks", "facts"},
-    {"image", "ensemble"},
+    {"image", "ensemble", "provenance"},
     {"artefact", "runtime", "explain"},
     {"pipeline", "client"},
     {"forms", "asgi", "openapi"},
 )
+PROVENANCE = (
+    {"vocabulary", "blocks"},
+    {"xmp", "iptc", "exif", "text", "tc260", "samsung", "manifest"},
+    {"judge", "reading"},
+    {"policy", "compliance"},
+)
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
+INNER_HEIGHT = {name: height for height, names in enumerate(PROVENANCE) for name in names}
 OWNERS = {
+    "c2pa": {"manifest"},
     "torch": {"runtime", "networks"},
     "openvino": {"runtime"},
     "starlette": {"asgi", "forms"},
     "httpx": {"client"},
 }
 MODULES = sorted(path for path in (ROOT / "detector").glob("*.py") if path.stem != "__init__")
+PROVENANCE_MODULES = sorted(path for path in (ROOT / "detector/provenance").glob("*.py") if path.stem != "__init__")
 
 
 def imports(path: Path) -> set[str]:
@@ -43,7 +52,17 @@ def test_a_module_imports_only_from_lower_layers(path: Path) -> None:
         assert HEIGHT[part] < HEIGHT[path.stem], f"{path.stem} imports {part}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PROVENANCE_MODULES, ids=lambda path: path.stem)
+def test_a_part_of_provenance_imports_only_from_its_lower_layers(path: Path) -> None:
+    names = imports(path)
+    inner = {name.split(".")[2] for name in names if name.startswith("detector.provenance.")}
+    outer = {name.split(".")[1] for name in names if name.startswith("detector.")} - {"provenance"}
+    for part in inner & INNER_HEIGHT.keys():
+        assert INNER_HEIGHT[part] < INNER_HEIGHT[path.stem], f"{path.stem} imports {part}"
+    assert all(HEIGHT[part] < HEIGHT["provenance"] for part in outer)
+
+
+@pytest.mark.parametrize("path", MODULES + PROVENANCE_MODULES, ids=lambda path: path.stem)
 def test_a_module_stays_out_of_rooms_that_are_not_its_own(path: Path) -> None:
     roots = {name.split(".")[0] for name in imports(path)}
     assert not roots & {"bentoml", "gradio", "training", "gradio_app", "service"}

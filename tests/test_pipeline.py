@@ -1,6 +1,7 @@
 """Bytes in, verdict out, whoever scores."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,19 @@ from numpy.typing import NDArray
 from detector.artefact import load
 from detector.errors import EmptyImage, ModelUnavailable
 from detector.image import Limits
-from detector.pipeline import Detector, Rules, Score, Style
-from detector.schema import Thresholds, Verdict
+from detector.pipeline import Detector, Read, Rules, Score, Style
+from detector.provenance.policy import Policy
+from detector.provenance.reading import FileReader
+from detector.schema import Finding, Signature, Thresholds, Verdict
 from tests.conftest import encoded, make_photo
+from tests.provenance.samples import jpeg as jpeg_with
+from tests.provenance.samples import typed, xmp_segment
 
 LIMITS = Limits(10**6, 10**7, 4096, 32, frozenset({"JPEG", "PNG", "WEBP"}))
 STYLE = Style(0.5, "viridis", "png", 64)
 
 
-def detector(folder: Path, score: Score) -> Detector:
+def detector(folder: Path, score: Score, read: Read | None = None, policy: Policy | None = None) -> Detector:
     artefact = load(folder)
     rules = Rules(Thresholds(real=0.3, ai_generated=0.7), 0.8, 0.95)
     return Detector(
@@ -28,6 +33,8 @@ def detector(folder: Path, score: Score) -> Detector:
         rules,
         LIMITS,
         score,
+        read=read,
+        policy=policy,
     )
 
 
@@ -95,3 +102,88 @@ def test_a_lossless_copy_gets_the_same_probability(model_folder: Path) -> None:
     copies = [encoded(photo, "PNG"), encoded(photo, "WEBP", lossless=True)]
     probabilities = {asyncio.run(judge.predict(copy, "r")).probability for copy in copies}
     assert len(probabilities) == 1
+
+
+GENERATED = Finding(
+    source="c2pa",
+    claim="generated",
+    detail="c2pa.created: trainedAlgorithmicMedia",
+    signature=Signature(intact=True, trusted=True, signer="Maker Inc."),
+)
+
+
+def test_a_file_s_claim_stands_beside_an_unchanged_probability(model_folder: Path) -> None:
+    plain, labelled = jpeg_with(), jpeg_with(xmp_segment(typed("trainedAlgorithmicMedia")))
+    judge = detector(model_folder, saying(-9.0), FileReader().read)
+    silent, said = (asyncio.run(judge.predict(data, "r")) for data in (plain, labelled))
+    assert said.probability == silent.probability
+    assert (silent.label, silent.decided_by, silent.reason) == ("real", "pixels", None)
+    assert (said.label, said.confidence, said.decided_by) == ("uncertain", "low", "provenance")
+    assert said.reason
+    assert silent.evidence
+    assert said.evidence
+    assert (silent.evidence.claim, said.evidence.claim) == ("none", "generated")
+    assert [check.label for check in said.evidence.labels] == ["contradicts_pixels", "contradicts_pixels", "missing"]
+    assert said.timing.provenance is not None
+
+
+def test_policy_is_the_detector_s_to_follow(model_folder: Path, jpeg: bytes) -> None:
+    by_default = detector(model_folder, saying(-9.0), lambda *_: (GENERATED,))
+    reporting = detector(model_folder, saying(-9.0), lambda *_: (GENERATED,), Policy(signed_generation="reports"))
+    decided, reported = (asyncio.run(judge.predict(jpeg, "r")) for judge in (by_default, reporting))
+    assert (decided.label, decided.confidence, decided.decided_by) == ("ai_generated", "high", "provenance")
+    assert (reported.label, reported.decided_by) == ("real", "pixels")
+    assert reported.evidence
+    assert reported.evidence.findings == (GENERATED,)
+
+
+def test_evidence_comes_with_batches_and_explanations(model_folder: Path) -> None:
+    labelled = jpeg_with(xmp_segment(typed("trainedAlgorithmicMedia")))
+    judge = detector(model_folder, saying(9.0), FileReader().read)
+    (answer,) = asyncio.run(judge.predict_many([labelled], "r"))
+    explanation = asyncio.run(judge.explain(labelled, STYLE, "r"))
+    assert isinstance(answer, Verdict)
+    assert answer.evidence == explanation.verdict.evidence
+    assert answer.evidence
+    assert answer.evidence.claim == "generated"
+
+
+def test_files_are_not_asked_where_that_is_switched_off(model_folder: Path, jpeg: bytes) -> None:
+    verdict = asyncio.run(detector(model_folder, saying(9.0)).predict(jpeg, "r"))
+    assert (verdict.evidence, verdict.decided_by, verdict.timing.provenance) == (None, "pixels", None)
+
+
+def test_the_file_is_read_while_its_pixels_are_scored(model_folder: Path, jpeg: bytes) -> None:
+    """Each waits for the other to have begun, so one after the other would never end."""
+    reading, scoring = threading.Event(), threading.Event()
+
+    def read(format: str, data: bytes) -> tuple[Finding, ...]:
+        reading.set()
+        assert (format, data) == ("JPEG", jpeg)
+        assert scoring.wait(10)
+        return ()
+
+    async def score(views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        scoring.set()
+        assert await asyncio.to_thread(reading.wait, 10)
+        return np.zeros((1, 64), np.float32)
+
+    verdict = asyncio.run(detector(model_folder, score, read).predict(jpeg, "r"))
+    assert verdict.evidence
+    assert verdict.timing.total >= verdict.timing.decode
+
+
+def test_a_reader_that_fails_costs_the_evidence_and_not_the_verdict(model_folder: Path, jpeg: bytes) -> None:
+    def read(format: str, data: bytes) -> tuple[Finding, ...]:
+        raise RuntimeError
+
+    verdict = asyncio.run(detector(model_folder, saying(9.0), read).predict(jpeg, "r"))
+    assert (verdict.label, verdict.evidence) == ("ai_generated", None)
+
+
+def test_a_scorer_that_is_gone_is_told_while_the_file_is_read(model_folder: Path, jpeg: bytes) -> None:
+    async def gone(_: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise ModelUnavailable
+
+    with pytest.raises(ModelUnavailable):
+        asyncio.run(detector(model_folder, gone, FileReader().read).predict(jpeg, "r"))

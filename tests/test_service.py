@@ -20,10 +20,14 @@ from detector.artefact import load
 from detector.config import Settings
 from detector.image import Limits
 from detector.pipeline import Detector, Rules
+from detector.provenance.reading import FileReader
 from detector.runtime import load_runtime
 from detector.schema import BatchVerdict, Explanation, Health, Problem, Verdict
 from tests import serving
 from tests.conftest import encoded, make_photo
+from tests.provenance.samples import jpeg as jpeg_with
+from tests.provenance.samples import typed, xmp_segment
+from tests.provenance.signing import Authority, created, sign
 
 
 def picture(data: str) -> Image.Image:
@@ -53,7 +57,8 @@ def test_a_verdict_over_http_equals_the_pipeline_s(service: httpx.Client, model_
 
     rules = Rules(calibration.thresholds, settings.verdict.medium_confidence, settings.verdict.high_confidence)
     limits = Limits(10**7, 10**7, 4096, 64, frozenset({"JPEG"}))
-    detector = Detector(plan, calibration, artefact.info("accurate"), rules, limits, score)
+    info, reader = artefact.info("accurate"), FileReader()
+    detector = Detector(plan, calibration, info, rules, limits, score, read=reader.read)
     expected = asyncio.run(detector.predict(jpeg, "call-1"))
     response = service.post("/predict", files={"image": jpeg}, headers={"X-Request-ID": "call-1"})
     verdict = Verdict.model_validate_json(response.content)
@@ -63,6 +68,33 @@ def test_a_verdict_over_http_equals_the_pipeline_s(service: httpx.Client, model_
     unstable = {"timing", "probability"}
     assert verdict.model_dump(exclude=unstable) == expected.model_dump(exclude=unstable)
     assert verdict.timing.total >= verdict.timing.decode >= 0
+
+
+def test_a_file_that_names_a_generator_gets_evidence_on_every_route(service: httpx.Client) -> None:
+    labelled = jpeg_with(xmp_segment(typed("trainedAlgorithmicMedia", photoshop_Credit="Made with Google AI")))
+    verdict = Verdict.model_validate_json(service.post("/predict", files={"image": labelled}).content)
+    explanation = Explanation.model_validate_json(service.post("/explain", files={"image": labelled}).content)
+    (item,) = BatchVerdict.model_validate_json(batch(service, labelled).content).items
+    assert verdict.evidence
+    assert (verdict.evidence.claim, verdict.evidence.standing) == ("generated", "unsigned")
+    assert verdict.evidence.findings[0].vendor == "Google"
+    assert verdict.label != "real"
+    assert item.verdict
+    assert item.verdict.evidence == explanation.verdict.evidence == verdict.evidence
+
+
+def test_a_trusted_claim_of_generation_decides_and_leaves_the_probability(
+    service: httpx.Client, authority: Authority
+) -> None:
+    photo = encoded(make_photo())
+    signed = sign(photo, authority.issue("Maker Inc."), [created("trainedAlgorithmicMedia")])
+    verdict, plain = (
+        Verdict.model_validate_json(service.post("/predict", files={"image": data}).content) for data in (signed, photo)
+    )
+    assert (verdict.label, verdict.decided_by, plain.decided_by) == ("ai_generated", "provenance", "pixels")
+    assert verdict.reason
+    assert "Maker Inc." in verdict.reason
+    assert verdict.probability == pytest.approx(plain.probability, abs=1e-6)
 
 
 def test_a_batch_keeps_its_order_and_one_bad_photo_harms_none(service: httpx.Client) -> None:

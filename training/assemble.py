@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from detector.artefact import Artefact, load, seal
 from detector.calibration import Calibration, sigmoid
 from detector.ensemble import Expert, Fusion, Spec
-from detector.networks import B0, ClipExpert, ConvExpert, build, build_b0, fold_batch_norm
+from detector.networks import B0, ConvExpert, build, build_b0, fold_batch_norm
 from detector.preprocess import View, make_views
 from detector.runtime import load_runtime
-from training.export import Parts, save_network
-from training.train import Recipe, start
+from training.export import save_network
+from training.train import FINISHED, Recipe
 
 NAME = "product-photo-detector"
 AGREED = 1e-3  # probability: how far the exported networks may be from the trained ones
@@ -48,8 +48,7 @@ class Trained:
     architecture: str
     module: nn.Module  # (n, 3, size, size) uint8 -> (n, grid, grid), in evaluation mode
     views: tuple[View, ...]
-    parts: Mapping[str, Parts]  # weight file -> prefixes of the state that goes into it; "" takes the rest
-    unrounded: nn.Module | None = None  # before rounding to int8, where that was done
+    parts: Mapping[str, str]  # weight file -> what goes into it, as `save_network` takes it; "" takes the rest
 
 
 class _Entry(BaseModel):
@@ -62,7 +61,7 @@ class _Entry(BaseModel):
     architecture: str = ""
     state: tuple[Path, ...] = Field((), description="safetensors of the whole module, laid together")
     views: tuple[View, ...] = ()
-    parts: dict[str, Parts] = {}
+    parts: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -80,10 +79,7 @@ class _Listing(BaseModel):
 
 
 def read_experts(listing: Path) -> tuple[list[Trained], int]:
-    """The experts that a YAML file lists, with their weights, and the side of their views; paths are relative to it.
-
-    The linear layers of a tuned CLIP trunk are rounded to int8 as they ship, with one scale an output.
-    """
+    """The experts that a YAML file lists, with their weights, and the side of their views; paths are relative to it."""
     try:
         given = _Listing.model_validate(yaml.safe_load(listing.read_text(encoding="utf-8")))
     except OSError:
@@ -185,41 +181,29 @@ def _trained(entry: _Entry, listing: Path) -> Trained:
 
 
 def _from_run(entry: _Entry, run: Path) -> Trained:
-    """The best checkpoint of a training run, as it ships."""
+    """What a finished training run left for the artefact."""
     try:
-        facts = json.loads((run / "meta.json").read_text(encoding="utf-8"))
-        recipe = Recipe.model_validate(facts["recipe"])
-        (best,) = run.glob("best-*.safetensors")
+        recipe = Recipe.model_validate(json.loads((run / "meta.json").read_text(encoding="utf-8"))["recipe"])
     except (OSError, ValueError, KeyError):
-        raise InvalidExperts(
-            f"{run}: holds no run with a best checkpoint; `python -m training train` makes one"
-        ) from None
-    expert = start(recipe)
-    expert.load_state_dict(_lay_together([best]), strict=False)
-    expert.eval()
-    own = f"{entry.name}.safetensors"
-    if isinstance(expert, ConvExpert):
-        return Trained(
-            entry.name, recipe.architecture, fold_batch_norm(expert).eval(), recipe.views, entry.parts or {own: ""}
-        )
-    blocks = (f"trunk.blocks.{block}." for block in range(max(expert.taps) - recipe.tuned_blocks))
-    frozen = ("trunk.patch_embed.", "trunk.cls_token", "trunk.pos_embed", "trunk.norm_pre.", *blocks)
-    parts = entry.parts or {f"{entry.name}-frozen.safetensors": frozen, own: ""}
-    return Trained(entry.name, recipe.architecture, round_linears(expert, recipe), recipe.views, parts, expert)
+        raise InvalidExperts(f"{run}: holds no training run; `python -m training train` makes one") from None
+    whole = _Entry(
+        name=entry.name,
+        architecture=recipe.architecture,
+        state=((run / f"{FINISHED}.safetensors").absolute(),),
+        views=recipe.views,
+        parts=entry.parts or _parts(entry.name, recipe),
+    )
+    return _trained(whole, run)
 
 
-def round_linears(expert: ClipExpert, recipe: Recipe) -> nn.Module:
-    """The expert with every linear layer of its trunk in int8; those that are already stay as they are."""
-    shipped = build(recipe.architecture)
-    state = expert.state_dict()
-    for name in shipped.state_dict():
-        if name.endswith(".scale") and name not in state:
-            weight = state[name.removesuffix("scale") + "weight"]
-            scale = (weight.abs().amax(1, keepdim=True) / 127).clamp(min=1e-6).half().float()  # as it will be stored
-            state[name.removesuffix("scale") + "weight"] = (weight / scale).round().clamp(-127, 127).to(torch.int8)
-            state[name] = scale
-    shipped.load_state_dict(state)
-    return shipped.eval()
+def _parts(name: str, recipe: Recipe) -> dict[str, str]:
+    """A file for each expert, and one more for what a CLIP trunk keeps of its origin."""
+    own = {f"{name}.safetensors": ""}
+    if recipe.architecture in B0:
+        return own
+    blocks = max(map(int, recipe.architecture.rpartition(".")[2].split("-")))
+    frozen = "|".join(map(str, range(blocks - recipe.tuned_blocks)))
+    return {f"{name}-frozen.safetensors": rf"trunk\.(?!blocks)|trunk\.blocks\.({frozen or '-'})\."} | own
 
 
 def _lay_together(paths: Sequence[Path]) -> dict[str, Tensor]:

@@ -142,11 +142,6 @@ def export(given: Namespace) -> int:
     assemble.remake(given.model)
     made = assemble.draft(experts, size, given.model, given.fast)
     _check_agreement(made, {expert.name: expert.module for expert in experts}, photos)
-    if any(expert.unrounded is not None for expert in experts):
-        before = {expert.name: expert.unrounded or expert.module for expert in experts}
-        apart = assemble.agreement(made, before, [data.read_photo(photo) for photo in _readable(photos, CHECKED)])
-        told = ", ".join(f"{profile} {difference:.1e}" for profile, difference in apart.items())
-        print(f"Rounding to int8 moves a probability by at most: {told}")
     print(f"A draft of a model: {given.model}. Next: calibrate.")
     return 0
 

@@ -7,6 +7,7 @@ backend read the same bytes, and a retrained head does not write its frozen trun
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -24,24 +25,23 @@ if TYPE_CHECKING:
 
 from detector.runtime import ALIGNMENT, read_constants
 
-Parts = str | tuple[str, ...]  # prefixes of a state's names
 LOOSE = "openvino.constants"  # constants that are no weight of the module: shapes, scalars
 
 
-def save_network(module: nn.Module, size: int, folder: Path, network: str, parts: Mapping[str, Parts]) -> None:
+def save_network(module: nn.Module, size: int, folder: Path, network: str, parts: Mapping[str, str]) -> None:
     """Write `network` (an IR) and its weight files into `folder`, floats as fp16.
 
-    module: (n, 3, size, size) uint8 -> (n, grid, grid) float32, in evaluation mode. parts: file name -> prefixes of
-    the state that goes into it; the first file with one that fits takes a tensor, and the last file also takes the
-    constants that are no weights.
+    module: (n, 3, size, size) uint8 -> (n, grid, grid) float32, in evaluation mode. parts: file name -> regular
+    expression of how the names of the state that goes into it begin; the first that fits takes a tensor, and the last
+    file also takes the constants that are no weights.
     """
     state = {name: _stored(tensor) for name, tensor in module.state_dict().items()}
-    tree, constants = _convert(module, size)
+    tree, constants = _as_ir(module, size)
     weights = {tensor.numpy().tobytes() for tensor in state.values()}
     loose = {blob: None for blob in map(constants.__getitem__, _places(tree)) if blob not in weights}
     groups: dict[str, dict[str, Tensor]] = {part: {} for part in parts}
     for name, tensor in state.items():
-        groups[next(part for part, prefix in parts.items() if name.startswith(prefix))][name] = tensor
+        groups[next(part for part, names in parts.items() if re.match(names, name))][name] = tensor
     if loose:
         padded = b"".join(blob + bytes(-len(blob) % ALIGNMENT) for blob in loose)
         groups[list(parts)[-1]][LOOSE] = torch.frombuffer(bytearray(padded), dtype=torch.uint8)
@@ -55,14 +55,19 @@ def _stored(tensor: Tensor) -> Tensor:
     return (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
 
 
-def _convert(module: nn.Module, size: int) -> tuple[Tree, bytes]:
-    """The module as an IR with fp16 constants: its topology and its constants."""
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+def convert(module: nn.Module, size: int) -> openvino.Model:
+    """A module of (n, 3, size, size) uint8 as OpenVINO's."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch and OpenVINO deprecate each other's tracing
         example = torch.zeros(2, 3, size, size, dtype=torch.uint8)
-        model = openvino.convert_model(module, input=[([-1, 3, size, size])], example_input=example)
+        return openvino.convert_model(module, input=[([-1, 3, size, size])], example_input=example)
+
+
+def _as_ir(module: nn.Module, size: int) -> tuple[Tree, bytes]:
+    """The module as an IR with fp16 constants: its topology and its constants."""
+    with tempfile.TemporaryDirectory() as scratch:
         ir = Path(scratch) / "network.xml"
-        openvino.save_model(model, ir, compress_to_fp16=True)
+        openvino.save_model(convert(module, size), ir, compress_to_fp16=True)
         return ElementTree.parse(ir), ir.with_suffix(".bin").read_bytes()
 
 

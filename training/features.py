@@ -23,6 +23,7 @@ from detector.networks import ClipExpert
 from detector.preprocess import View, make_views
 from training.augment import TIERS, Degradation, degrade, to_tier
 from training.data import Photo, read_photo
+from training.export import convert
 from training.weights import load_clip
 
 SIZE = 224
@@ -66,9 +67,9 @@ class _Taps(nn.Module):
 
 
 def plan(photos: Sequence[Photo], copies: int) -> list[Showing]:
-    """Training photos as stored and `copies` times degraded; all others in every tier."""
+    """Training photos as stored and `copies` times degraded; the val split in every tier."""
     trained = [photo for photo in photos if photo.split == "train"]
-    judged = [photo for photo in photos if photo.split != "train"]
+    judged = [photo for photo in photos if photo.split == "val"]
     showings = [Showing(photo, "clean") for photo in trained]
     showings += [Showing(photo, tier) for photo in judged for tier in TIERS]
     return showings + [Showing(photo, f"degraded-{copy}") for copy in range(copies) for photo in trained]
@@ -85,7 +86,7 @@ def extract(showings: Sequence[Showing], taps: tuple[int, ...], folder: Path, pr
     done = _continue(index, wanted)
     shape = (len(showings), 2, 768 * len(taps))
     store = np.lib.format.open_memmap(values, mode="r+" if done else "w+", dtype=np.float16, shape=shape)
-    index.write_text(json.dumps(wanted | {"done": done}))
+    _note(index, wanted, done)
     network, broken = _network(taps, precision), 0
     with tqdm(total=len(showings), initial=done, unit="view") as bar:
         for views in _batches(showings[done:]):
@@ -95,9 +96,9 @@ def extract(showings: Sequence[Showing], taps: tuple[int, ...], folder: Path, pr
             bar.update(len(views))
             if done % 1024 < len(views):
                 store.flush()
-                index.write_text(json.dumps(wanted | {"done": done}))
+                _note(index, wanted, done)
     store.flush()
-    index.write_text(json.dumps(wanted | {"done": done}))
+    _note(index, wanted, done)
     return broken
 
 
@@ -111,11 +112,21 @@ def read(folder: Path) -> Features:
 
 
 def _continue(index: Path, wanted: Mapping[str, object]) -> int:
-    """How many rows of the cache are what is wanted; a cache of something else is begun anew."""
+    """How many rows of the cache are there already; ValueError where it is a cache of something else."""
     if not index.exists():
         return 0
     found = json.loads(index.read_text())
-    return int(found.pop("done")) if found == json.loads(json.dumps(wanted)) else 0
+    done = int(found.pop("done"))
+    if found != json.loads(json.dumps(wanted)):
+        raise ValueError(f"{index.parent} holds features of other photos or taps; give these a folder of their own")
+    return done
+
+
+def _note(index: Path, wanted: Mapping[str, object], done: int) -> None:
+    """Say how far the rows go; by a rename, so that a stop at any moment leaves the old word or the new."""
+    draft = index.with_suffix(".part")
+    draft.write_text(json.dumps({**wanted, "done": done}))
+    draft.replace(index)
 
 
 def _batches(showings: Sequence[Showing], size: int = 16) -> Iterator[list[NDArray[np.uint8] | None]]:
@@ -145,8 +156,7 @@ def _show(showing: Showing) -> NDArray[np.uint8] | None:
 
 def _network(taps: tuple[int, ...], precision: str) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """(n, 3, s, s) uint8 views -> (n, 2, 768 * taps)."""
-    example = torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)
-    model = openvino.convert_model(_Taps(load_clip(taps)).eval(), input=[([-1, 3, SIZE, SIZE])], example_input=example)
+    model = convert(_Taps(load_clip(taps)).eval(), SIZE)
     options = {"INFERENCE_PRECISION_HINT": precision, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
     request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
 

@@ -27,13 +27,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from detector.errors import InvalidImage
-from detector.networks import B0, ClipExpert, ConvExpert
+from detector.networks import B0, ClipExpert, ConvExpert, quantise_linears
 from detector.preprocess import View, make_views
 from training.augment import Degradation, cutmix, degrade, mixup, to_tier
 from training.data import Photo, balance, read_photo
 from training.metrics import auc
 from training.weights import load_b0, load_clip
 
+FINISHED = "finished"  # .safetensors
 Log = Callable[[int, Mapping[str, float]], None]  # (step, figures), such as a tracker's
 
 
@@ -168,6 +169,7 @@ def train(
 ) -> nn.Module:
     """Train, or continue what `folder` holds; returns the averaged weights that did best on the worst tier.
 
+    They are written to FINISHED in the folder, as the artefact takes them: CLIP's linear layers as int8 again.
     judged: held-out photos (the val split) that choose among checkpoints and end the run early.
     """
     torch.manual_seed(recipe.seed)
@@ -200,7 +202,11 @@ def train(
             break
     bar.close()
     run.restore_best()
-    return averaged.eval()
+    finished = averaged.eval()
+    if isinstance(finished, ClipExpert):
+        quantise_linears(finished.trunk)
+    run.write(FINISHED, finished.state_dict())
+    return finished
 
 
 @torch.inference_mode()
@@ -314,7 +320,7 @@ class _Run:
         self._judged.append({"step": step, **{name: round(value, 4) for name, value in figures.items()}})
         print(f"judged {self._judged[-1]}", flush=True)
         if self._best() == len(self._judged) - 1:
-            self._write(f"best-{step}", trained(self._averaged))
+            self.write(f"best-{step}", trained(self._averaged))
 
     def save(self, step: int, figures: Mapping[str, float]) -> None:
         moments = self._optimiser.state_dict()["state"]
@@ -325,7 +331,7 @@ class _Run:
         }
         parts = {"expert": trained(self._expert), "averaged": trained(self._averaged), "optimiser": flat}
         for name, tensors in parts.items():
-            self._write(f"{name}-{step}", tensors)
+            self.write(f"{name}-{step}", tensors)
         facts = {
             "step": step,
             "minutes": round((time.monotonic() - self._started) / 60, 1),
@@ -336,7 +342,7 @@ class _Run:
         draft = self._folder / "meta.json.part"
         draft.write_text(json.dumps(facts, indent=1) + "\n")
         os.replace(draft, self._folder / "meta.json")
-        kept = {f"{name}-{step}" for name in parts} | {self._best_name()}
+        kept = {f"{name}-{step}" for name in parts} | {self._best_name(), FINISHED}
         for old in self._folder.glob("*.safetensors"):
             if old.stem not in kept:
                 old.unlink()
@@ -373,7 +379,7 @@ class _Run:
     def _best_name(self) -> str:
         return f"best-{int(self._judged[self._best()]['step'])}" if self._judged else "best"
 
-    def _write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+    def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, self._folder / f"{name}.safetensors")
 

@@ -9,12 +9,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from detector.artefact import load
-from detector.networks import ConvExpert, build_b0
+from detector.networks import ConvExpert, build, build_b0
 from detector.preprocess import View
 from tests.conftest import SIZE, Tiny, make_photo
 from training.assemble import InvalidExperts, Trained, agreement, draft, read_experts, rebuild, remake, write
-from training.train import Recipe, start
-from training.train import trained as changed
+from training.train import Recipe
 
 WHOLE = View(kind="whole")
 CORNER = View(kind="crop", centre=(0, 0))
@@ -23,7 +22,7 @@ CORNER = View(kind="crop", centre=(0, 0))
 def trained(networks: dict[str, Tiny]) -> list[Trained]:
     return [
         Trained("a", "tiny", networks["a"], (WHOLE, CORNER), {"a.st": ""}),
-        Trained("b", "tiny", networks["b"], (WHOLE,), {"trunk.st": "trunk.", "b.st": ""}),
+        Trained("b", "tiny", networks["b"], (WHOLE,), {"trunk.st": "trunk", "b.st": ""}),
     ]
 
 
@@ -98,7 +97,7 @@ def test_a_listing_names_weights_beside_it_and_folds_what_was_trained_unfolded(t
         ("experts: []", "experts: "),
         ("experts: [{name: a, colour: red}]", r"experts\.0\.colour"),
         ("experts: [{name: a, run: x, architecture: b0}]", "give either run, or architecture"),
-        ("experts: [{name: a, run: x}]", "x: holds no run with a best checkpoint"),
+        ("experts: [{name: a, run: x}]", "x: holds no training run"),
         (
             "experts: [{name: a, architecture: b0.lite, state: [gone.st], views: [{kind: whole}]}]",
             r"gone\.st: there are no weights",
@@ -135,27 +134,24 @@ def test_a_folder_of_other_things_is_never_emptied(tmp_path: Path) -> None:
     assert not tmp_path.exists()
 
 
-def test_a_tuned_trunk_is_rounded_where_it_was_tuned_and_left_alone_elsewhere(tmp_path: Path) -> None:
-    """From the folder of a run: frozen blocks go into a file of their own, tuned ones lose little to int8."""
+def test_a_finished_run_tells_the_rest_and_what_it_left_frozen_has_a_file_of_its_own(tmp_path: Path) -> None:
     recipe = Recipe(architecture="clip.b16.1-2", tuned_blocks=1)
-    expert = start(recipe)
+    torch.manual_seed(0)
+    expert = build(recipe.architecture).eval()
     with torch.no_grad():
-        for weight in expert.head.parameters():
+        for weight in expert.head.parameters():  # type: ignore[union-attr, operator]
             nn.init.normal_(weight, std=0.02)
-        for weight in expert.trunk.blocks[1].parameters():  # type: ignore[index, union-attr]
-            weight.add_(0.001 * torch.randn_like(weight))
-    save_file({name: weight.contiguous() for name, weight in changed(expert).items()}, tmp_path / "best-10.safetensors")
     (tmp_path / "meta.json").write_text(json.dumps({"recipe": recipe.model_dump(mode="json")}))
     (tmp_path / "experts.yaml").write_text("experts: [{name: clip, run: .}]")
+    with pytest.raises(InvalidExperts, match=r"finished\.safetensors: there are no weights"):
+        read_experts(tmp_path / "experts.yaml")
+    save_file(expert.state_dict(), tmp_path / "finished.safetensors")
     (found,), _ = read_experts(tmp_path / "experts.yaml")
+    assert (found.architecture, found.views) == ("clip.b16.1-2", recipe.views)
     made = draft([found], 224, tmp_path / "model")
     frozen, own = (load_file(tmp_path / "model" / name) for name in made.spec.experts[0].weights)
-    assert not [name for name in frozen if name.startswith(("trunk.blocks.1.", "head."))]
-    assert not [name for name in own if name.startswith("trunk.blocks.0.")]
-    kept = expert.state_dict()["trunk.blocks.0.mlp.fc1.weight"]
-    assert torch.equal(frozen["trunk.blocks.0.mlp.fc1.weight"], kept)
-    assert own["trunk.blocks.1.mlp.fc1.weight"].dtype == torch.int8
-    photos = [make_photo(seed=seed) for seed in range(2)]
-    assert agreement(made, {"clip": found.module}, photos)["fast"] < 1e-3
-    assert found.unrounded is not None
-    assert agreement(made, {"clip": found.unrounded}, photos)["fast"] < 0.02
+    assert {name.split(".")[0] for name in frozen} == {"trunk"}
+    assert {".".join(name.split(".")[:3]) for name in frozen if "blocks" in name} == {"trunk.blocks.0"}
+    assert {".".join(name.split(".")[:3]) for name in own if "blocks" in name} == {"trunk.blocks.1"}
+    assert frozen["trunk.blocks.0.mlp.fc1.weight"].dtype == torch.int8
+    assert agreement(made, {"clip": expert}, [make_photo()])["fast"] < 1e-3

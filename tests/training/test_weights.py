@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detector.networks import ClipExpert, ConvExpert, QuantisedLinear, build, fold_batch_norm
+from detector.networks import ClipExpert, ConvExpert, build, fold_batch_norm, quantise_linears
 from training.weights import load_b0, load_clip
 
 VIEWS = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -37,13 +37,19 @@ def test_folding_batch_norm_changes_nothing_and_fits_what_the_artefact_builds(na
 
 
 @torch.inference_mode()
-def test_tuned_blocks_come_in_float_and_compute_what_int8_does() -> None:
+def test_a_trunk_to_be_tuned_computes_what_int8_does_and_goes_back_to_it_without_loss() -> None:
     views = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     kept, tuned = load_clip((1, 2)), load_clip((1, 2), tuned=1)
     assert isinstance(kept, ClipExpert)
     torch.testing.assert_close(tuned.tokens(views), kept.tokens(views), atol=1e-4, rtol=1e-4)
+    quantise_linears(tuned.trunk)
+    torch.testing.assert_close(tuned.tokens(views), kept.tokens(views), atol=1e-4, rtol=1e-4)
+    for name, weight in kept.trunk.state_dict().items():
+        torch.testing.assert_close(tuned.trunk.state_dict()[name], weight, atol=0, rtol=1e-6)
+
+
+def test_only_the_tuned_blocks_take_gradients() -> None:
+    tuned = load_clip((1, 2), tuned=1)
     frozen, free = tuned.trunk.blocks  # type: ignore[misc]
-    assert any(isinstance(layer, QuantisedLinear) for layer in frozen.modules())
-    assert not any(isinstance(layer, QuantisedLinear) for layer in free.modules())
     assert not any(weight.requires_grad for weight in frozen.parameters())
     assert all(weight.requires_grad for weight in free.parameters())
