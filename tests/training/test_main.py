@@ -146,9 +146,10 @@ def test_an_expert_is_trained_tracked_and_gone_on_with(recipe: Path, capsys: pyt
     recipe.write_text(yaml.safe_dump(RECIPE | {"mood": 3}))
     assert "tiny.yaml: mood: Extra inputs" in fault(capsys, "train", str(recipe))
     assert "absent.yaml: No such file" in fault(capsys, "train", "absent.yaml")
+    recipe.write_text(yaml.safe_dump(RECIPE))
     Path("teacher.json").write_text("[]")
     assert "is not what `python -m training probe` writes" in fault(
-        capsys, "train", str(recipe.with_name("tiny.yaml")), "--teacher", "teacher.json"
+        capsys, "train", str(recipe), "--teacher", "teacher.json"
     )
 
 
