@@ -5,6 +5,7 @@ The only place that knows BentoML, and the edge where settings are read. What is
 """
 
 import asyncio
+import json
 import logging
 import os
 import time
@@ -25,8 +26,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from detector import asgi, forms, openapi
+from detector import __version__, asgi, cache, forms, openapi, problems, shutdown
 from detector.artefact import Artefact, load
+from detector.auth import Failures, Guard
 from detector.config import Settings, load_settings
 from detector.errors import (
     DetectorError,
@@ -37,12 +39,17 @@ from detector.errors import (
     NotAFile,
     TimedOut,
 )
+from detector.exchange import Pace
 from detector.image import Limits, safe_name
+from detector.keyring import Keyring
+from detector.link import Link
 from detector.pipeline import Detector, Rules, Style
 from detector.provenance.policy import Policy
 from detector.provenance.reading import FileReader
+from detector.ratelimit import Budgets
 from detector.runtime import load_runtime
 from detector.schema import BatchItem, BatchSummary, BatchVerdict, Explanation, Health, Verdict
+from detector.tokens import KeySet, TokenRules, Tokens, read_secret
 
 logger = logging.getLogger("bentoml.detector")
 
@@ -63,8 +70,35 @@ def _stored(tag: str) -> BentoModel:
     return model
 
 
+def _guard() -> Guard:
+    """Who may come in, by the settings; ends the process with one line where keys can't be read."""
+    auth, token = SETTINGS.auth, SETTINGS.jwt
+    try:
+        keyring = Keyring(auth.keys_file) if auth.keys_file else None
+        secret = read_secret(token.secret_file) if token.secret_file else None
+    except InvalidSettings as error:
+        raise SystemExit(error.detail) from None
+    key_set = KeySet(token.key_set, token.key_set_ttl, token.key_set_timeout) if token.key_set else None
+    rules = TokenRules(token.issuer or "", token.audience or "", token.leeway, token.scope_claim)
+    tokens = Tokens(rules, secret, key_set) if secret or key_set else None
+    return Guard(keyring, tokens, Failures(auth.max_failures))
+
+
+def _link() -> Link | None:
+    redis = SETTINGS.redis
+    url = redis.url.get_secret_value() if redis.url else None
+    try:
+        return Link(url, redis.prefix, redis.timeout, redis.retry_interval) if url else None
+    except ValueError:
+        raise SystemExit("Configuration: redis.url: not an address such as redis://host:6379/0.") from None
+
+
+# uvicorn believes X-Forwarded-For from this very machine unless told otherwise; here `limits.trusted_proxies` decides.
+os.environ["FORWARDED_ALLOW_IPS"] = ""
 SETTINGS = _settings()
 MODEL = _stored(SETTINGS.model.tag)
+GUARD = _guard()
+LINK = _link()
 
 
 def _artefact() -> Artefact:
@@ -107,6 +141,9 @@ class Scorer:
         artefact, wanted = _artefact(), SETTINGS.model
         plan = artefact.spec.plan(wanted.profile)
         self._runtime = load_runtime(artefact.folder, plan, wanted.device, wanted.precision, wanted.threads)
+        shutdown.outlive(
+            lambda: shutdown.sibling_runs("product_photo_detector"), SETTINGS.api.shutdown_grace, _scorer_socket()
+        )
 
     @bentoml.api(
         batchable=True,
@@ -122,6 +159,12 @@ class Scorer:
     def device(self) -> str:
         """Where the networks run."""
         return self._runtime.device
+
+
+def _scorer_socket() -> Path | None:
+    """The unix socket of the scorer. BentoML 1.4.39 removes its folder before it stops those who still ask."""
+    address: str = json.loads(os.environ.get("BENTOML_RUNNER_MAP", "{}")).get("scorer", "")
+    return Path(address.removeprefix("file://")) if address.startswith("file://") else None
 
 
 class _Form(bentoml.IODescriptor):
@@ -189,18 +232,27 @@ class ProductPhotoDetector:
             Limits(photo.max_bytes, photo.max_pixels, photo.max_side, photo.min_side, frozenset(photo.formats)),
             self._score,
             SETTINGS.api.decode_threads,
-            reader.read if reader else None,
-            Policy(claims.signed_generation, claims.signed_edit, claims.unsigned_claim, claims.signed_capture),
+            read=reader.read if reader else None,
+            policy=Policy(claims.signed_generation, claims.signed_edit, claims.unsigned_claim, claims.signed_capture),
+            cache=_cache(artefact.info(profile).hash),
         )
         self._started = time.monotonic()
+        shutdown.force_after(SETTINGS.api.shutdown_grace)
         extras.state.health = self._health
 
     @bentoml.on_deployment
     @staticmethod
     def verify() -> None:
-        """Once, before any process serves: the model is whole and the trust list is one."""
+        """Once, before any process serves: the model is whole, the trust list is one, and who may come in is said."""
         _artefact()
         _file_reader()
+        if GUARD.open:
+            logger.warning("Authentication is off: anybody who reaches this service may use it (auth.keys_file, jwt).")
+
+    @bentoml.on_shutdown
+    async def hang_up(self) -> None:
+        if LINK:
+            await LINK.close()
 
     @bentoml.api(route="/predict", input_spec=PhotoForm, output_spec=Verdict)
     async def predict(self, image: Request) -> Response:
@@ -217,6 +269,8 @@ class ProductPhotoDetector:
 
         async def work(request_id: str) -> BatchVerdict:
             uploads = await forms.read_photos(images, SETTINGS.batch.max_images)
+            if len(uploads) > 1:  # the gate took one before it could count them
+                await asgi.entry_of(images).spend(len(uploads) - 1)
             return await self._judge_all(uploads, request_id)
 
         return await _answer(images, work)
@@ -253,7 +307,7 @@ class ProductPhotoDetector:
             if isinstance(outcome, Verdict):
                 items.append(BatchItem(index=index, name=name, verdict=outcome))
             else:
-                items.append(BatchItem(index=index, name=name, error=asgi.problem(outcome, request_id)))
+                items.append(BatchItem(index=index, name=name, error=problems.problem(outcome, request_id)))
         return BatchVerdict(items=items, summary=_summary(items), request_id=request_id)
 
     async def _health(self) -> Health:
@@ -283,8 +337,8 @@ async def _answer(request: Request, work: Callable[[str], Awaitable[BaseModel]])
         logger.exception("request %s failed", request_id)
         error = InternalError()
     else:
-        return Response(answer.model_dump_json(), media_type="application/json")
-    return asgi.problem_response(error, request_id)
+        return Response(answer.model_dump_json(), headers=_cache_headers(answer), media_type="application/json")
+    return problems.problem_response(error, request_id)
 
 
 def _summary(items: list[BatchItem]) -> BatchSummary:
@@ -298,11 +352,39 @@ def _summary(items: list[BatchItem]) -> BatchSummary:
     )
 
 
-def _body_limits() -> dict[str, int]:
-    """Bytes a request body may have, by route."""
+def _cache(model_hash: str) -> cache.VerdictCache | None:
+    """Verdicts of this release, this model and these settings; whatever may change a verdict is in the scope."""
+    kept = SETTINGS.cache
+    options = {
+        name: getattr(SETTINGS, name).model_dump(mode="json") for name in ("model", "verdict", "photo", "provenance")
+    }
+    anchors = SETTINGS.provenance.read_trust_anchors()  # the list itself: its file may change under the same name
+    scope = cache.scope(model_hash, {"release": __version__, "anchors": anchors, **options})
+    return cache.VerdictCache(scope, kept.entries, kept.ttl, LINK) if kept.entries else None
+
+
+def _cache_headers(answer: BaseModel) -> dict[str, str]:
+    if not isinstance(answer, Verdict) or not SETTINGS.cache.entries:
+        return {}
+    return {"X-Cache": "hit" if answer.cached else "miss"}
+
+
+def _doors() -> dict[str, asgi.Door]:
+    """What each route asks of a caller, and the bytes its body may have."""
     one = SETTINGS.photo.max_bytes + asgi.FORM_OVERHEAD
     many = SETTINGS.batch.max_images * SETTINGS.photo.max_bytes + asgi.FORM_OVERHEAD
-    return {"/predict": one, "/explain": one, "/predict/batch": many}
+    return {
+        "/predict": asgi.Door("POST", "predict", one),
+        "/predict/batch": asgi.Door("POST", "batch", many),
+        "/explain": asgi.Door("POST", "explain", one),
+    }
+
+
+def _budgets() -> Budgets:
+    limits = SETTINGS.limits
+    rates = {"predict": limits.predict, "batch": limits.batch, "explain": limits.explain}
+    set_ones = {route: rate for route, rate in rates.items() if rate}
+    return Budgets(set_ones, LINK, limits.on_redis_loss, SETTINGS.api.retry_after)
 
 
 _service: Any = ProductPhotoDetector
@@ -312,13 +394,25 @@ if SETTINGS.cors.allow_origins:
         CORSMiddleware,
         allow_origins=SETTINGS.cors.allow_origins,
         allow_methods=("GET", "POST"),
-        allow_headers=("X-Request-ID",),
-        expose_headers=("X-Request-ID", "Retry-After"),
+        allow_headers=("Authorization", "X-API-Key", "X-Request-ID"),
+        expose_headers=(
+            "X-Request-ID",
+            "X-Cache",
+            "Retry-After",
+            "WWW-Authenticate",
+            "RateLimit",
+            "RateLimit-Policy",
+            "RateLimit-Limit",
+            "RateLimit-Remaining",
+            "RateLimit-Reset",
+        ),
     )
 _service.add_asgi_middleware(
     asgi.Gate,
-    body_limits=_body_limits(),
-    max_in_flight=SETTINGS.api.max_in_flight,
-    max_queued=SETTINGS.api.max_queued,
-    retry_after=SETTINGS.api.retry_after,
+    doors=_doors(),
+    room=asgi.Room(SETTINGS.api.max_in_flight, SETTINGS.api.max_queued, SETTINGS.api.retry_after),
+    pace=Pace(SETTINGS.api.upload_grace, SETTINGS.api.upload_rate),
+    guard=GUARD,
+    budgets=_budgets(),
+    trusted=SETTINGS.limits.trusted_proxies,
 )

@@ -99,7 +99,9 @@ def served(log: Path) -> Iterator[tuple[str, float, psutil.Process]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "bentoml", "serve", "service:ProductPhotoDetector", "--port", str(port)]
-    environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True"}
+    # Photos come again and again from one caller here: neither cache nor budgets may answer for the model.
+    unlimited = {"PPD_CACHE__ENTRIES": "0", "PPD_LIMITS__PREDICT": "null", "PPD_LIMITS__BATCH": "null"}
+    environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True"} | unlimited
     started = time.perf_counter()
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)

@@ -6,16 +6,17 @@ Read once, at the edge (service.py, command lines). Parts receive plain values a
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, model_validator
 
 from detector.errors import InvalidSettings
 from detector.schema import Colormap, OverlayFormat, Thresholds
 
 PREFIX = "PPD_"
 Format = Literal["JPEG", "PNG", "WEBP", "AVIF"]
+Rate = Annotated[str, Field(pattern=r"^[1-9]\d{0,8}/([1-9]\d{0,4} ?)?(second|minute|hour|day)s?$")]
 
 
 class _Section(BaseModel):
@@ -43,6 +44,51 @@ class ApiSettings(_Section):
     max_queued: int = Field(256, ge=0)
     retry_after: int = Field(2, ge=1)
     timeout: int = Field(60, ge=1)
+    upload_grace: float = Field(10.0, gt=0)
+    upload_rate: int = Field(32_768, ge=1)
+    shutdown_grace: float = Field(75.0, gt=0)
+
+
+class AuthSettings(_Section):
+    keys_file: Path | None = None
+    max_failures: int = Field(20, ge=1)
+
+
+class JwtSettings(_Section):
+    secret_file: Path | None = None
+    key_set: str | None = None
+    key_set_ttl: int = Field(300, ge=1)
+    key_set_timeout: float = Field(3.0, gt=0)
+    issuer: str | None = None
+    audience: str | None = None
+    leeway: int = Field(30, ge=0, le=300)
+    scope_claim: str = "scope"
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.secret_file or self.key_set) and not (self.issuer and self.audience):
+            raise ValueError("issuer and audience must be set where bearer tokens are taken")
+        return self
+
+
+class LimitsSettings(_Section):
+    predict: Rate | None = "1200/minute"
+    batch: Rate | None = "600/minute"
+    explain: Rate | None = "300/minute"
+    on_redis_loss: Literal["local", "open", "closed"] = "local"
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+
+
+class CacheSettings(_Section):
+    entries: int = Field(10_000, ge=0)
+    ttl: int = Field(3600, ge=1)
+
+
+class RedisSettings(_Section):
+    url: SecretStr | None = None
+    prefix: str = Field("ppd", pattern=r"^[A-Za-z0-9._-]+$")
+    timeout: float = Field(0.5, gt=0)
+    retry_interval: float = Field(2.0, gt=0)
 
 
 class PhotoSettings(_Section):
@@ -116,6 +162,11 @@ class Settings(_Section):
     provenance: ProvenanceSettings = ProvenanceSettings()
     explain: ExplainSettings = ExplainSettings()
     cors: CorsSettings = CorsSettings()
+    auth: AuthSettings = AuthSettings()
+    jwt: JwtSettings = JwtSettings()
+    limits: LimitsSettings = LimitsSettings()
+    cache: CacheSettings = CacheSettings()
+    redis: RedisSettings = RedisSettings()
     log: LogSettings = LogSettings()
 
 

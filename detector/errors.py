@@ -1,6 +1,10 @@
 """Every error this product can answer with: a stable `code`, an HTTP `status`, one sentence a caller can act on.
 
 DetectorError
+├── Refused                   who asks may not, or not so often
+│   ├── Unauthenticated       401 unauthenticated
+│   ├── Forbidden             403 forbidden
+│   └── RateLimited           429 rate_limited
 ├── InvalidRequest            the request is not what the endpoint reads
 │   ├── MissingField          400 missing_field
 │   ├── NotAFile              400 not_a_file
@@ -9,6 +13,7 @@ DetectorError
 │   ├── TooManyImages         413 too_many_images
 │   ├── BodyTooLarge          413 body_too_large
 │   ├── UnsupportedBody       415 unsupported_body
+│   ├── SlowUpload            408 slow_upload
 │   ├── RouteNotFound         404 not_found
 │   └── MethodNotAllowed      405 method_not_allowed
 ├── InvalidImage              the photo can't be read as one
@@ -22,6 +27,8 @@ DetectorError
 ├── Unavailable               nothing wrong with the request; try again
 │   ├── Overloaded            503 overloaded
 │   ├── ModelUnavailable      503 model_unavailable
+│   ├── IdentityUnavailable   503 identity_unavailable
+│   ├── BudgetUnavailable     503 budget_unavailable
 │   └── TimedOut              504 timed_out
 ├── InternalError             500 internal_error
 ├── InvalidSettings           start-up: configuration.yaml or the environment
@@ -45,6 +52,28 @@ class DetectorError(Exception):
         self.detail = detail or f"{self.title}."
         self.retry_after = retry_after  # seconds
         super().__init__(self.detail)
+
+
+class Refused(DetectorError):
+    code, status, title = "forbidden", 403, "The request is not allowed"
+
+
+class Unauthenticated(Refused):
+    """`challenge` becomes the answer's WWW-Authenticate header (RFC 9110)."""
+
+    code, status, title = "unauthenticated", 401, "The request does not say who asks"
+
+    def __init__(self, detail: str = "", *, retry_after: int | None = None, challenge: str = "") -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.challenge = challenge
+
+
+class Forbidden(Refused):
+    code, status, title = "forbidden", 403, "The caller may not do this"
+
+
+class RateLimited(Refused):
+    code, status, title = "rate_limited", 429, "The caller's budget is spent"
 
 
 class InvalidRequest(DetectorError):
@@ -77,6 +106,10 @@ class BodyTooLarge(InvalidRequest):
 
 class UnsupportedBody(InvalidRequest):
     code, status, title = "unsupported_body", 415, "The request is not multipart/form-data"
+
+
+class SlowUpload(InvalidRequest):
+    code, status, title = "slow_upload", 408, "The request body came too slowly"
 
 
 class RouteNotFound(InvalidRequest):
@@ -129,6 +162,14 @@ class Overloaded(Unavailable):
 
 class ModelUnavailable(Unavailable):
     code, status, title = "model_unavailable", 503, "The model can't be reached"
+
+
+class IdentityUnavailable(Unavailable):
+    code, status, title = "identity_unavailable", 503, "The keys that check bearer tokens can't be read"
+
+
+class BudgetUnavailable(Unavailable):
+    code, status, title = "budget_unavailable", 503, "The callers' budgets can't be read"
 
 
 class TimedOut(Unavailable):

@@ -13,7 +13,9 @@ from detector.schema import BatchVerdict, Explanation, Health, Problem, Verdict
 
 _REF = "#/components/schemas/{model}"
 _PHOTO = {"type": "string", "format": "binary", "description": "the photo's file: JPEG, PNG or WebP"}
+_IDENTITY = (errors.Unauthenticated, errors.Forbidden, errors.RateLimited, errors.SlowUpload)
 _REQUEST = (
+    *_IDENTITY,
     errors.MissingField,
     errors.NotAFile,
     errors.MalformedRequest,
@@ -30,7 +32,14 @@ _PHOTO_ERRORS = (
     errors.TooManyPixels,
     errors.TooSmall,
 )
-_SERVICE = (errors.Overloaded, errors.ModelUnavailable, errors.TimedOut, errors.InternalError)
+_SERVICE = (
+    errors.Overloaded,
+    errors.ModelUnavailable,
+    errors.IdentityUnavailable,
+    errors.BudgetUnavailable,
+    errors.TimedOut,
+    errors.InternalError,
+)
 _VERDICT_EXAMPLE = {
     "label": "ai_generated",
     "probability": 0.982,
@@ -50,6 +59,12 @@ _VERDICT_EXAMPLE = {
     "decided_by": "pixels",
     "reason": None,
     "request_id": "0d6a7c52f4f14f0fae8b6f4f7c1b7f0e",
+    "cached": False,
+}
+_ASKS: Any = [{"ApiKey": []}, {"Bearer": []}, {}]  # {}: a service without keys asks nobody
+_SCHEMES = {
+    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "Bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
 }
 
 
@@ -93,7 +108,7 @@ def document(max_images: int, default_style: dict[str, Any]) -> dict[str, Any]:
             "/readyz": _probe("200 once the model is loaded and its scorer answers, else 503"),
             "/metrics": _probe("Prometheus metrics"),
         },
-        "components": {"schemas": definitions["$defs"]},
+        "components": {"schemas": definitions["$defs"], "securitySchemes": _SCHEMES},
     }
 
 
@@ -107,6 +122,7 @@ def _post(
     return {
         "post": {
             "summary": summary,
+            "security": _ASKS,
             "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
             "responses": {"200": _answer(answer)} | {status: _problem(kinds) for status, kinds in by_status.items()},
         }

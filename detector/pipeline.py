@@ -5,6 +5,7 @@ passed in, so it does not know where networks run; nor does it know HTTP. Work t
 of threads.
 """
 
+import hashlib
 import logging
 import time
 from asyncio import gather, get_running_loop
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detector import explain
+from detector.cache import VerdictCache
 from detector.calibration import Calibration, confidence, label
 from detector.ensemble import Plan
 from detector.errors import DetectorError
@@ -118,6 +120,7 @@ class Detector:
         threads: int = 2,
         read: Read | None = None,
         policy: Policy | None = None,
+        cache: VerdictCache | None = None,
     ) -> None:
         """read: None where files are not asked. policy: what their claims do to a label."""
         self.model = model
@@ -125,10 +128,17 @@ class Detector:
         self._limits, self._score = limits, score
         self._read, self._policy = read, policy or Policy()
         self._pool = ThreadPoolExecutor(threads, "decode")
+        self._hashing = ThreadPoolExecutor(1, "hash")  # of its own: what is in the cache must not wait for decoding
+        self._cache = cache
 
     async def predict(self, data: bytes, request_id: str) -> Verdict:
         """Judge one photo; raises InvalidImage for what is none, and whatever `score` raises."""
-        return self._verdict(await self._see(data, None), request_id)
+        if self._cache is None:
+            return await self._judge(data, request_id)
+        started = time.perf_counter()
+        digest = await get_running_loop().run_in_executor(self._hashing, _sha256, data)
+        verdict, found = await self._cache.recall(digest, lambda: self._judge(data, request_id))
+        return _recalled(verdict, request_id, time.perf_counter() - started) if found else verdict
 
     async def predict_many(self, photos: Sequence[bytes], request_id: str) -> list[Verdict | DetectorError]:
         """Judge photos together, in their order; a refused photo is its error, and harms no other."""
@@ -145,6 +155,9 @@ class Detector:
         """Judge one photo and show where its evidence lies."""
         seen = await self._see(data, style.max_side)
         return await self._in_thread(self._explanation, seen, style, request_id)
+
+    async def _judge(self, data: bytes, request_id: str) -> Verdict:
+        return self._verdict(await self._see(data, None), request_id)
 
     async def _see(self, data: bytes, thumbnail_side: int | None) -> _Seen:
         started = time.perf_counter()
@@ -216,6 +229,16 @@ class Detector:
             alpha=style.alpha,
             colormap=style.colormap,
         )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _recalled(verdict: Verdict, request_id: str, took: float) -> Verdict:
+    """An earlier verdict as the answer to this request; `took` in seconds."""
+    timing = Timing(decode=0.0, score=0.0, total=round(1e3 * took, 2))
+    return verdict.model_copy(update={"request_id": request_id, "timing": timing, "cached": True})
 
 
 def _facts(photo: Photo) -> ImageFacts:

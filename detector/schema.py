@@ -135,6 +135,7 @@ class Verdict(Message):
     )
     reason: str | None = Field(None, description="why, where provenance decided")
     request_id: str
+    cached: bool = Field(False, description="true: this photo had been judged before by this model; nothing ran now")
 
 
 class Problem(Message):

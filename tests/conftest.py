@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from detector import artefact
 from tests import serving
 from tests.provenance.signing import Authority
+from tests.redis_server import RedisServer
 from training.export import save_network
 
 SIZE = 32
@@ -99,6 +100,11 @@ def encoded(photo: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def remarked(jpeg: bytes, number: int) -> bytes:
+    """The same photo with a comment of its own, so that no cache knows it."""
+    return jpeg[:2] + b"\xff\xfe\x00\x0a" + number.to_bytes(8) + jpeg[2:]
+
+
 @pytest.fixture
 def photo() -> Image.Image:
     return make_photo()
@@ -125,9 +131,24 @@ def authority() -> Authority:
 
 @pytest.fixture(scope="session")
 def service(bento_home: Path, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of the real service, with its default settings and a trust list."""
+    """A client of the real service: a trust list, and no budgets, which many tests at once would spend."""
     folder = tmp_path_factory.mktemp("service")
     (folder / "anchors.pem").write_text(authority.root)
     settings = {"PPD_PROVENANCE__TRUST_ANCHORS": str(folder / "anchors.pem")}
-    with serving.serving(bento_home, folder / "serve.log", **settings) as client:
+    unlimited = {f"PPD_LIMITS__{route}": "null" for route in ("PREDICT", "BATCH", "EXPLAIN")}
+    with serving.serving(bento_home, folder / "serve.log", **settings, **unlimited) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def redis_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("redis")
+
+
+@pytest.fixture
+def redis_server(redis_folder: Path) -> Iterator[RedisServer]:
+    """A running redis-server, empty; the test may stop and start it."""
+    server = RedisServer(redis_folder)
+    server.start()
+    yield server
+    server.stop()

@@ -37,28 +37,38 @@ def free_port() -> int:
         return port
 
 
+Process = subprocess.Popen[bytes]
+
+
 @contextmanager
 def serving(home: Path, log: Path, **settings: str) -> Iterator[httpx.Client]:
     """A client of a ready service; afterwards the service ends on SIGTERM."""
+    with launched(home, log, **settings) as (client, _):
+        yield client
+
+
+@contextmanager
+def launched(home: Path, log: Path, **settings: str) -> Iterator[tuple[httpx.Client, Process]]:
+    """The same with the supervising process; the test may end it itself."""
     port = free_port()
     with log.open("w") as out:
         process = subprocess.Popen(command(port), cwd=ROOT, env=environment(home, **settings), stdout=out, stderr=out)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            _wait_until_ready(client, process, log)
-            yield client
+            wait_until_ready(client, process, log)
+            yield client, process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             raise
 
 
-def _wait_until_ready(client: httpx.Client, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 60
+def wait_until_ready(client: httpx.Client, process: Process, log: Path) -> None:
+    deadline = time.monotonic() + 150
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if client.get("/readyz").status_code == 200:

@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from detector.asgi import problem_response
 from detector.client import Client
 from detector.errors import DetectorError, EmptyImage, InternalError, ModelUnavailable, TooSmall, by_code
+from detector.problems import problem_response
 from tests.conftest import encoded, make_photo
 
 

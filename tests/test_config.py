@@ -56,6 +56,10 @@ def test_a_threshold_can_be_set_and_unset(tmp_path: Path) -> None:
         ("", {"PPD_FOTO__MAX_BYTES": "1"}, "PPD_FOTO__MAX_BYTES names no setting"),
         ("", {"PPD_PHOTO": "1"}, "PPD_PHOTO names no setting"),
         ("verdict: {medium_confidence: 0.99}", {}, "medium_confidence must not be above"),
+        ("limits: {predict: often}", {}, "limits.predict"),
+        ("limits: {predict: 0/minute}", {}, "limits.predict"),
+        ("limits: {trusted_proxies: [10.0.0.1/8]}", {}, "limits.trusted_proxies"),
+        ("jwt: {key_set: https://id.example/keys}", {}, "issuer and audience must be set"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, environ: dict[str, str], sentence: str) -> None:
@@ -91,3 +95,10 @@ def test_the_policy_s_settings_are_the_policy_s() -> None:
 def test_settings_can_not_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().photo.max_bytes = 1  # type: ignore[misc]
+
+
+def test_a_secret_is_not_shown() -> None:
+    settings = load_settings(None, {"PPD_REDIS__URL": "redis://:hunter2@localhost:6379/0"})
+    assert settings.redis.url
+    assert settings.redis.url.get_secret_value().startswith("redis://:hunter2@")
+    assert "hunter2" not in repr(settings) + settings.model_dump_json()

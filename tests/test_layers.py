@@ -9,12 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    {"errors", "schema"},
-    {"config", "container", "preprocess", "calibration", "networks", "facts"},
-    {"image", "ensemble", "provenance"},
+    {"errors", "schema", "metrics", "address", "shutdown"},
+    {"config", "container", "preprocess", "calibration", "networks", "facts", "link", "keyring", "tokens"},
+    {"image", "ensemble", "provenance", "auth", "cache", "ratelimit", "keys"},
     {"artefact", "runtime", "explain"},
-    {"pipeline", "client"},
-    {"forms", "asgi", "openapi"},
+    {"pipeline", "client", "problems"},
+    {"forms", "exchange", "openapi"},
+    {"asgi"},
 )
 PROVENANCE = (
     {"vocabulary", "blocks"},
@@ -28,7 +29,12 @@ OWNERS = {
     "c2pa": {"manifest"},
     "torch": {"runtime", "networks"},
     "openvino": {"runtime"},
-    "starlette": {"asgi", "forms"},
+    "starlette": {"asgi", "exchange", "forms", "problems"},
+    "redis": {"link"},
+    "jwt": {"tokens"},
+    "limits": {"ratelimit"},
+    "prometheus_client": {"metrics"},
+    "psutil": {"shutdown"},
     "httpx": {"client"},
 }
 MODULES = sorted(path for path in (ROOT / "detector").glob("*.py") if path.stem != "__init__")

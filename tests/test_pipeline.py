@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from detector.artefact import load
+from detector.cache import VerdictCache
 from detector.errors import EmptyImage, ModelUnavailable
 from detector.image import Limits
 from detector.pipeline import Detector, Read, Rules, Score, Style
@@ -23,7 +24,13 @@ LIMITS = Limits(10**6, 10**7, 4096, 32, frozenset({"JPEG", "PNG", "WEBP"}))
 STYLE = Style(0.5, "viridis", "png", 64)
 
 
-def detector(folder: Path, score: Score, read: Read | None = None, policy: Policy | None = None) -> Detector:
+def detector(
+    folder: Path,
+    score: Score,
+    read: Read | None = None,
+    policy: Policy | None = None,
+    cache: VerdictCache | None = None,
+) -> Detector:
     artefact = load(folder)
     rules = Rules(Thresholds(real=0.3, ai_generated=0.7), 0.8, 0.95)
     return Detector(
@@ -35,6 +42,7 @@ def detector(folder: Path, score: Score, read: Read | None = None, policy: Polic
         score,
         read=read,
         policy=policy,
+        cache=cache,
     )
 
 
@@ -187,3 +195,33 @@ def test_a_scorer_that_is_gone_is_told_while_the_file_is_read(model_folder: Path
 
     with pytest.raises(ModelUnavailable):
         asyncio.run(detector(model_folder, gone, FileReader().read).predict(jpeg, "r"))
+
+
+def test_a_photo_seen_before_is_scored_once_and_answered_under_each_request_s_id(model_folder: Path) -> None:
+    photo, scored = encoded(make_photo()), []
+
+    async def score(views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        scored.append(len(views))
+        return np.full((1, 64), 9.0, np.float32)
+
+    async def scenario() -> list[Verdict]:
+        judge = detector(model_folder, score, cache=VerdictCache("scope", 10, 60))
+        batch = await judge.predict_many([photo, photo, photo], "batch")
+        return [*(item for item in batch if isinstance(item, Verdict)), await judge.predict(photo, "again")]
+
+    verdicts = asyncio.run(scenario())
+    assert scored == [1]
+    assert [verdict.request_id for verdict in verdicts] == ["batch", "batch", "batch", "again"]
+    assert sorted(verdict.cached for verdict in verdicts) == [False, True, True, True]
+    assert len({verdict.probability for verdict in verdicts}) == 1
+    assert verdicts[-1].timing.score == 0
+
+
+def test_a_refused_photo_is_refused_again(model_folder: Path) -> None:
+    async def scenario() -> None:
+        judge = detector(model_folder, saying(9.0), VerdictCache("scope", 10, 60))
+        for _ in range(2):
+            with pytest.raises(EmptyImage):
+                await judge.predict(b"", "r")
+
+    asyncio.run(scenario())
