@@ -6,6 +6,11 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 3000
 FUZZ_SECONDS ?= 120
+DATA ?= $(TRAINING_DATA)
+MODEL ?= runs/model
+EXPERTS ?= runs/experts.yaml
+RECIPE ?= training/recipes/b0.yaml
+SPLITS ?= val
 UV := .venv/uv/bin/uv
 SERVE := .venv/serve
 DEV := .venv/dev
@@ -17,6 +22,7 @@ export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help serve ui model test check format lock bench bench-provenance fuzz clean
+.PHONY: data augment features train tune export calibrate evaluate promote card
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -56,6 +62,42 @@ bench-provenance: $(DEV)/.installed ## measure what reading a file's claims cost
 
 fuzz: $(DEV)/.installed ## search hostile metadata for FUZZ_SECONDS (120); what is found lies in build/fuzz
 	$(DEV)/bin/python -m tests.fuzz.provenance -max_total_time=$(FUZZ_SECONDS)
+
+# The way to a model; docs/training.md walks it. DATA: a manifest.csv, or a folder of real/ and ai/.
+TRAIN = $(DEV)/bin/python -m training
+
+data: $(DEV)/.installed ## check photos (DATA=...): unreadable, twins, leaks, balance
+	$(TRAIN) data $(WITH_DATA) --sheet runs/data.png
+
+augment: $(DEV)/.installed ## draw what every degradation does to photos (DATA=...)
+	$(TRAIN) augment $(WITH_DATA)
+
+features: $(DEV)/.installed ## cache what frozen CLIP says of photos (DATA=...), and fit a head on it
+	$(TRAIN) features $(WITH_DATA)
+	$(TRAIN) probe $(WITH_DATA)
+
+train: $(DEV)/.installed ## fine-tune an expert (DATA=..., RECIPE=...); goes on where it was
+	$(TRAIN) train $(RECIPE) $(WITH_DATA) $(ARGS)
+
+tune: $(DEV)/.installed ## search recipes (DATA=..., RECIPE=...); goes on where it was
+	$(TRAIN) tune $(RECIPE) $(WITH_DATA) $(ARGS)
+
+export: $(DEV)/.installed ## trained experts (EXPERTS=...) to a model folder (MODEL=...)
+	$(TRAIN) export $(EXPERTS) $(WITH_DATA) --model $(MODEL) $(ARGS)
+
+calibrate: $(DEV)/.installed ## fuse and calibrate MODEL on val (DATA=...)
+	$(TRAIN) calibrate $(WITH_DATA) --model $(MODEL) $(ARGS)
+
+evaluate: $(DEV)/.installed ## judge MODEL (DATA=..., SPLITS="val test"); report.json and pictures
+	$(TRAIN) evaluate $(WITH_DATA) --model $(MODEL) --splits $(SPLITS) $(ARGS)
+
+promote: $(DEV)/.installed ## make MODEL the default, if it passes training/recipes/gate.yaml (DATA=...)
+	$(TRAIN) promote $(WITH_DATA) --model $(MODEL) $(ARGS)
+
+card: $(DEV)/.installed ## write docs/model-card.md from the default model's report
+	$(TRAIN) card
+
+WITH_DATA = $(if $(DATA),--data "$(DATA)")
 
 lock: $(UV) ## pin every package again, after a change in pyproject.toml
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra serve pyproject.toml -o requirements-serve.lock

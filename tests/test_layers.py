@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"words"},
     {"errors", "schema", "metrics", "address", "shutdown"},
-    {"config", "container", "preprocess", "calibration", "networks", "link", "keyring", "tokens"},
+    {"config", "container", "preprocess", "calibration", "networks", "facts", "link", "keyring", "tokens"},
     {"image", "ensemble", "provenance", "auth", "cache", "ratelimit", "keys"},
     {"artefact", "runtime", "explain"},
     {"pipeline", "client", "problems"},

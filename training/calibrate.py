@@ -1,10 +1,12 @@
 """Held-out logits -> `detector.calibration.Calibration`: a curve chosen by log loss, and two thresholds.
 
-Fits and reports; applying is the detector's. The probability's prior is that of the photos given.
+Fits and reports; applying is the detector's, the weights of a profile's experts are `fuse`'s. The probability's
+prior is that of the photos given.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,13 @@ from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
+from detector.artefact import Artefact
 from detector.calibration import Calibration, Isotonic, Platt, Temperature, sigmoid
 from detector.schema import Thresholds
-from training.metrics import clopper_pearson, ece, log_loss, mce, reliability
+from training import plots
+from training.fuse import fuse
+from training.metrics import clopper_pearson, ece, log_loss, mce, plain, reliability
+from training.scores import Scores
 
 Curve = Temperature | Platt | Isotonic
 Floats = NDArray[np.float64]
@@ -38,6 +44,63 @@ class Fitted:
 
     calibration: Calibration
     report: dict[str, Any]
+
+
+def settle(
+    artefact: Artefact,
+    scores: Scores,
+    profiles: Mapping[str, Sequence[str]],
+    budget: float = 0.01,
+    misses: float = 0.05,
+) -> dict[str, Any]:
+    """Fuse and calibrate each profile on held-out scores; returns the folder's new documents, by name.
+
+    profiles: the experts each may use. The report starts anew, for earlier figures judged another calibration.
+    """
+    fused = {name: fuse(scores, experts) for name, experts in profiles.items()}
+    fitted = {
+        name: fit(Rows(scores.fused(found.fusion), scores.labels, scores.sources, scores.variants), budget, misses)
+        for name, found in fused.items()
+    }
+    spec = artefact.spec.model_copy(update={"profiles": {name: found.fusion for name, found in fused.items()}})
+    report = {
+        "labels": {},
+        "fusion": {name: found.report for name, found in fused.items()},
+        "calibration": {name: found.report for name, found in fitted.items()},
+    }
+    return {
+        "spec": spec.model_dump(),
+        "calibration": {name: found.calibration.model_dump() for name, found in fitted.items()},
+        "baseline": {},
+        "report": plain(report),
+    }
+
+
+def draw(report: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Reliability of each profile in a settled report, as pictures."""
+    made = []
+    for profile, found in report["calibration"].items():
+        made.append(folder / f"reliability-{profile}.png")
+        plots.reliability(found["before"]["reliability"], found["after"]["reliability"], made[-1])
+    return made
+
+
+def describe(profile: str, report: Mapping[str, Any], calibration: Calibration) -> str:
+    """A profile's calibration report as lines to read."""
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in report["log_loss"].items())
+    before, after, limits = report["before"], report["after"], calibration.thresholds
+    lines = [
+        f"{profile}: {report['method']}, by log loss on sources left out ({losses})",
+        f"  ECE {before['ece']:.4f} -> {after['ece']:.4f}, MCE {before['mce']:.4f} -> {after['mce']:.4f}",
+        f"  real below {limits.real:.4f}, ai_generated from {limits.ai_generated:.4f}, uncertain between",
+    ]
+    for tier, costs in report["tiers"].items():
+        shares = (
+            f"{name.replace('_', ' ')} {cost['share']:.1%} ({cost['low']:.1%} .. {cost['high']:.1%})"
+            for name, cost in costs.items()
+        )
+        lines.append(f"  {tier}: {', '.join(shares)}")
+    return "\n".join(lines)
 
 
 def fit(rows: Rows, budget: float = 0.01, misses: float = 0.05, folds: int = 5, seed: int = 0) -> Fitted:
@@ -118,8 +181,10 @@ def _just_above(ordered: Floats, value: float) -> float:
 def _cross_fit(rows: Rows, make: Callable[[Floats, Labels], Curve], folds: int, seed: int) -> Floats:
     """Probabilities of all rows, each from a curve that saw none of its source."""
     said = np.empty(len(rows.labels))
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for kept, left in splitter.split(rows.labels, rows.labels, list(rows.sources)):
+    sources = np.array(rows.sources)
+    fewest = min(len(set(sources[rows.labels == label])) for label in (0, 1))
+    splitter = StratifiedGroupKFold(min(folds, max(2, fewest)), shuffle=True, random_state=seed)
+    for kept, left in splitter.split(rows.labels, rows.labels, sources):
         said[left] = make(rows.logits[kept], rows.labels[kept]).apply(rows.logits[left])
     return said
 

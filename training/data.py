@@ -4,6 +4,7 @@ Holds no pixels beyond the photo in hand. What the photos suffer is `augment`'s,
 """
 
 import csv
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +100,16 @@ def read_photo(photo: Photo) -> Image.Image:
 def in_split(photos: Sequence[Photo], split: str) -> list[Photo]:
     """The photos of one split; InvalidDataset where it is empty or lacks a class."""
     return _checked(f"split {split}", [photo for photo in photos if photo.split == split])
+
+
+def fingerprint(photos: Sequence[Photo], root: Path) -> str:
+    """A hash of every photo's bytes, place and facts: two reports with the same one judged the same photos."""
+    digest = hashlib.sha256()
+    for photo in sorted(photos, key=lambda photo: photo.path):
+        place = photo.path.relative_to(root) if photo.path.is_relative_to(root) else photo.path
+        facts = (place.as_posix(), photo.label, photo.split, photo.source, photo.generator)
+        digest.update(repr(facts).encode() + hashlib.sha256(photo.path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def balance(photos: Sequence[Photo]) -> NDArray[np.float64]:

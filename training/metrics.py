@@ -5,6 +5,7 @@ Pure functions of arrays: labels are 0 real and 1 ai, probabilities 0 .. 1. What
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -129,6 +130,17 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
     low = float(beta.ppf(tail, hits, trials - hits + 1)) if hits else 0.0
     high = float(beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
     return low, high
+
+
+def plain(value: Any) -> Any:
+    """A report ready for JSON: a figure that the photos could not give becomes null, the others keep six digits."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float):
+        return round(float(value), 6) if np.isfinite(value) else None
+    return value
 
 
 def _members(labels: NDArray[np.int_], sources: Sequence[str], label: int) -> list[NDArray[np.intp]]:

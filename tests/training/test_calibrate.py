@@ -1,16 +1,22 @@
 """training.calibrate: recovers known curves, keeps budgets, and writes what the detector reads."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from detector.artefact import Artefact
 from detector.calibration import Calibration, Platt, sigmoid
-from training.calibrate import CURVES, Rows, fit, isotonic, platt, temperature, thresholds
+from training import scores
+from training.assemble import write
+from training.calibrate import CURVES, Rows, describe, draw, fit, isotonic, platt, settle, temperature, thresholds
 from training.metrics import fpr, tpr
 
 
-def draw(scale: float = 1.0, shift: float = 0.0, count: int = 4000, seed: int = 0) -> Rows:
+def invent(scale: float = 1.0, shift: float = 0.0, count: int = 4000, seed: int = 0) -> Rows:
     """Logits that are `scale` times too large and `shift` too high, of 40 sources and two tiers."""
     rng = np.random.default_rng(seed)
     honest = rng.normal(0, 2, count)
@@ -20,12 +26,12 @@ def draw(scale: float = 1.0, shift: float = 0.0, count: int = 4000, seed: int = 
 
 
 def test_a_known_temperature_is_recovered() -> None:
-    rows = draw(scale=3.0)
+    rows = invent(scale=3.0)
     assert temperature(rows.logits, rows.labels).temperature == pytest.approx(3.0, rel=0.08)
 
 
 def test_a_known_slope_and_shift_are_recovered() -> None:
-    rows = draw(scale=2.0, shift=1.5)
+    rows = invent(scale=2.0, shift=1.5)
     curve = platt(rows.logits, rows.labels)
     assert curve.slope == pytest.approx(0.5, rel=0.08)
     assert curve.intercept == pytest.approx(-0.75, abs=0.08)
@@ -43,14 +49,14 @@ def test_isotonic_follows_a_curve_that_is_no_sigmoid_and_never_claims_certainty(
 
 @pytest.mark.parametrize("name", CURVES)
 def test_every_curve_writes_what_the_detector_reads(name: str) -> None:
-    rows = draw()
+    rows = invent()
     curve = CURVES[name](rows.logits, rows.labels)
     written = Calibration(curve=curve, thresholds=thresholds(curve.apply(rows.logits), rows.labels)).model_dump_json()
     assert Calibration.model_validate(json.loads(written)).curve == curve
 
 
 def test_the_shift_that_a_temperature_cannot_mend_is_not_mended_by_one() -> None:
-    fitted = fit(draw(scale=2.0, shift=3.0))
+    fitted = fit(invent(scale=2.0, shift=3.0))
     assert isinstance(fitted.calibration.curve, Platt)
     losses = fitted.report["log_loss"]
     assert losses["platt"] < losses["temperature"] < losses["uncalibrated"]
@@ -58,19 +64,20 @@ def test_the_shift_that_a_temperature_cannot_mend_is_not_mended_by_one() -> None
 
 
 def test_the_report_is_json_and_counts_each_tier_apart() -> None:
-    report = fit(draw()).report
+    report = fit(invent()).report
     assert json.loads(json.dumps(report)) == report
     assert list(report["tiers"]) == ["clean", "hard"]
     flagged = report["tiers"]["hard"]["real_flagged"]
     assert flagged["low"] <= flagged["share"] <= flagged["high"]
     assert (
-        sum(report["tiers"][tier]["real_flagged"]["photos"] for tier in ("clean", "hard")) == (draw().labels == 0).sum()
+        sum(report["tiers"][tier]["real_flagged"]["photos"] for tier in ("clean", "hard"))
+        == (invent().labels == 0).sum()
     )
 
 
 @pytest.mark.parametrize("budget", [0.0, 0.01, 0.1])
 def test_both_wrong_verdicts_stay_within_their_budgets(budget: float) -> None:
-    rows = draw()
+    rows = invent()
     said = sigmoid(rows.logits)
     limits = thresholds(said, rows.labels, budget=budget, misses=0.05)
     assert fpr(rows.labels, said, limits.ai_generated) <= budget
@@ -78,7 +85,7 @@ def test_both_wrong_verdicts_stay_within_their_budgets(budget: float) -> None:
 
 
 def test_the_budget_is_used_up() -> None:
-    rows = draw()
+    rows = invent()
     said = sigmoid(rows.logits)
     assert fpr(rows.labels, said, thresholds(said, rows.labels, budget=0.01).ai_generated) > 0.009
 
@@ -104,4 +111,24 @@ def test_one_class_or_a_budget_of_all_photos_sets_no_threshold() -> None:
 
 
 def test_the_same_rows_give_the_same_calibration() -> None:
-    assert fit(draw()) == fit(draw())
+    assert fit(invent()) == fit(invent())
+
+
+def test_a_model_is_fused_and_calibrated_on_its_scores(artefact: Artefact, table: Path, tmp_path: Path) -> None:
+    """The documents load, the thresholds keep the budget they were given, and the curve is the one reported."""
+    val = scores.read(table, artefact).of("val")
+    documents = settle(artefact, val, {"accurate": ["a", "b"], "fast": ["b"]}, budget=0.1, misses=0.2)
+    folder = Path(shutil.copytree(artefact.folder, tmp_path / "model"))
+    settled = write(folder, "next", documents)
+    assert set(settled.spec.profiles["fast"].weights) == {"b"}
+    for profile, calibration in settled.calibrations.items():
+        said = calibration.curve.apply(val.fused(settled.spec.profiles[profile]))
+        assert fpr(val.labels, said, calibration.thresholds.ai_generated) <= 0.1
+        assert calibration.curve.method == documents["report"]["calibration"][profile]["method"]
+        lines = describe(profile, documents["report"]["calibration"][profile], calibration)
+        assert lines.startswith(f"{profile}: {calibration.curve.method}")
+    pictures = draw(documents["report"], tmp_path / "plots")
+    assert [picture.name for picture in pictures] == ["reliability-accurate.png", "reliability-fast.png"]
+    for picture in pictures:
+        with Image.open(picture) as drawn:
+            assert len(drawn.convert("L").getcolors() or []) > 10

@@ -14,6 +14,7 @@ from training.data import (
     Photo,
     assign_splits,
     balance,
+    fingerprint,
     folds,
     in_split,
     inspect,
@@ -212,3 +213,12 @@ def test_different_packshots_on_white_are_no_twins(tmp_path: Path) -> None:
 
 def test_weights_are_a_distribution_whatever_the_labels() -> None:
     assert np.isclose(balance(rows(real_a=3, real_b=1)).sum(), 1)
+
+
+def test_the_fingerprint_is_of_bytes_and_facts_and_not_of_the_place(tmp_path: Path) -> None:
+    def made(folder: str, seed: int = 1, split: str = "val") -> str:
+        photos = [Photo(save(tmp_path / folder / "a.jpg", seed), 0, split), Photo(save(tmp_path / folder / "b.jpg"), 1)]
+        return fingerprint(photos, tmp_path / folder)
+
+    assert made("here") == made("there")
+    assert len({made("here"), made("here", seed=2), made("here", split="test")}) == 3
