@@ -246,7 +246,7 @@ The limit is decode + preprocess + network in a plain loop in one process: {limi
 | errors at 128 callers | {loads["/predict x 128"].errors()} | 0 |
 | `/livez` p99 at 128 callers | {1000 * float(np.quantile(probes, 0.99)):.0f} ms ({len(probes)} probes) | < 50 ms |
 | cold start to ready | {cold:.1f} s | < 3 s |
-| resident memory, all processes, after the load | {memory[0]:.0f} MiB ({memory[1]:.0f} with shared pages in each) | < 600 MB |
+| resident memory of all processes | {memory[0]:.0f} MiB ({memory[1]:.0f}, shared pages in each) | < 600 MB |
 """
 
 
