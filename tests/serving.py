@@ -41,16 +41,16 @@ Process = subprocess.Popen[bytes]
 
 
 @contextmanager
-def serving(home: Path, log: Path, **settings: str) -> Iterator[httpx.Client]:
+def serving(home: Path, log: Path, port: int | None = None, **settings: str) -> Iterator[httpx.Client]:
     """A client of a ready service; afterwards the service ends on SIGTERM."""
-    with launched(home, log, **settings) as (client, _):
+    with launched(home, log, port, **settings) as (client, _):
         yield client
 
 
 @contextmanager
-def launched(home: Path, log: Path, **settings: str) -> Iterator[tuple[httpx.Client, Process]]:
+def launched(home: Path, log: Path, port: int | None = None, **settings: str) -> Iterator[tuple[httpx.Client, Process]]:
     """The same with the supervising process; the test may end it itself."""
-    port = free_port()
+    port = port or free_port()
     with log.open("w") as out:
         process = subprocess.Popen(command(port), cwd=ROOT, env=environment(home, **settings), stdout=out, stderr=out)
     try:
@@ -68,7 +68,7 @@ def launched(home: Path, log: Path, **settings: str) -> Iterator[tuple[httpx.Cli
 
 
 def wait_until_ready(client: httpx.Client, process: Process, log: Path) -> None:
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if client.get("/readyz").status_code == 200:

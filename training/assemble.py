@@ -25,8 +25,11 @@ from detector.ensemble import Expert, Fusion, Spec
 from detector.networks import B0, ConvExpert, build, build_b0, fold_batch_norm
 from detector.preprocess import View, make_views
 from detector.runtime import load_runtime
+from training import probe
 from training.export import save_network
+from training.features import WHOLE
 from training.train import FINISHED, Recipe
+from training.weights import load_clip
 
 NAME = "product-photo-detector"
 AGREED = 1e-3  # probability: how far the exported networks may be from the trained ones
@@ -52,22 +55,23 @@ class Trained:
 
 
 class _Entry(BaseModel):
-    """Either the folder of a training run, which tells the rest, or a whole state with what it is."""
+    """The folder of a training run, a probe's head for CLIP's frozen trunk, or a whole state with what it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     run: Path | None = None
+    probe: Path | None = None
     architecture: str = ""
     state: tuple[Path, ...] = Field((), description="safetensors of the whole module, laid together")
     views: tuple[View, ...] = ()
     parts: dict[str, str] = {}
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
+    def _one_of_three(self) -> Self:
         told = bool(self.architecture), bool(self.state), bool(self.views)
-        if not (all(told) if self.run is None else not any(told)):
-            raise ValueError("give either run, or architecture, state and views")
+        if not (all(told) or not any(told)) or [self.run is None, self.probe is None, not any(told)].count(False) != 1:
+            raise ValueError("give either run, or probe, or architecture, state and views")
         return self
 
 
@@ -170,6 +174,8 @@ def remake(folder: Path) -> None:
 def _trained(entry: _Entry, listing: Path) -> Trained:
     if entry.run is not None:
         return _from_run(entry, listing.parent / entry.run)
+    if entry.probe is not None:
+        return _from_probe(entry, listing.parent / entry.probe)
     state = _lay_together([listing.parent / path for path in entry.state])
     try:
         module = ConvExpert(build_b0(entry.architecture)) if entry.architecture in B0 else build(entry.architecture)
@@ -194,6 +200,19 @@ def _from_run(entry: _Entry, run: Path) -> Trained:
         parts=entry.parts or _parts(entry.name, recipe),
     )
     return _trained(whole, run)
+
+
+def _from_probe(entry: _Entry, path: Path) -> Trained:
+    """CLIP as it came, under a head; the trunk, which no later head changes, in a file of its own."""
+    try:
+        head = probe.read(path)
+    except (OSError, ValueError, KeyError, SafetensorError):
+        raise InvalidExperts(f"{path}: holds no head; `python -m training probe` writes one") from None
+    module = load_clip(head.taps)
+    probe.install(head, module)
+    name = "clip.b16." + "-".join(map(str, head.taps))
+    parts = entry.parts or {f"{entry.name}-frozen.safetensors": r"trunk\.", f"{entry.name}.safetensors": ""}
+    return Trained(entry.name, name, module.eval(), WHOLE, parts)
 
 
 def _parts(name: str, recipe: Recipe) -> dict[str, str]:

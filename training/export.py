@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -29,16 +29,17 @@ LOOSE = "openvino.constants"  # constants that are no weight of the module: shap
 
 
 def save_network(module: nn.Module, size: int, folder: Path, network: str, parts: Mapping[str, str]) -> None:
-    """Write `network` (an IR) and its weight files into `folder`, floats as fp16.
+    """Write `network` (an IR) and its weight files into `folder`, floats as fp16 where OpenVINO takes them so.
 
     module: (n, 3, size, size) uint8 -> (n, grid, grid) float32, in evaluation mode. parts: file name -> regular
     expression of how the names of the state that goes into it begin; the first that fits takes a tensor, and the last
     file also takes the constants that are no weights.
     """
-    state = {name: _stored(tensor) for name, tensor in module.state_dict().items()}
     tree, constants = _as_ir(module, size)
+    used = {constants[place] for place in _places(tree)}
+    state = {name: _stored(tensor, used) for name, tensor in module.state_dict().items()}
     weights = {tensor.numpy().tobytes() for tensor in state.values()}
-    loose = {blob: None for blob in map(constants.__getitem__, _places(tree)) if blob not in weights}
+    loose = {constants[place]: None for place in _places(tree) if constants[place] not in weights}
     groups: dict[str, dict[str, Tensor]] = {part: {} for part in parts}
     for name, tensor in state.items():
         groups[next(part for part, names in parts.items() if re.match(names, name))][name] = tensor
@@ -51,8 +52,10 @@ def save_network(module: nn.Module, size: int, folder: Path, network: str, parts
     tree.write(folder / network)
 
 
-def _stored(tensor: Tensor) -> Tensor:
-    return (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
+def _stored(tensor: Tensor, used: Set[bytes]) -> Tensor:
+    """As the IR holds it, so that it lies on disk once: OpenVINO leaves floats beside int8 weights in float32."""
+    plain = tensor.contiguous().cpu()
+    return plain.half() if plain.is_floating_point() and plain.numpy().tobytes() not in used else plain
 
 
 def convert(module: nn.Module, size: int) -> openvino.Model:

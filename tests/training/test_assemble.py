@@ -96,7 +96,9 @@ def test_a_listing_names_weights_beside_it_and_folds_what_was_trained_unfolded(t
         ("experts: [", "is not YAML"),
         ("experts: []", "experts: "),
         ("experts: [{name: a, colour: red}]", r"experts\.0\.colour"),
-        ("experts: [{name: a, run: x, architecture: b0}]", "give either run, or architecture"),
+        ("experts: [{name: a, run: x, probe: y}]", "give either run, or probe, or architecture"),
+        ("experts: [{name: a, probe: gone.safetensors}]", "holds no head"),
+        ("experts: [{name: a, run: x, architecture: b0}]", "give either run, or probe, or architecture"),
         ("experts: [{name: a, run: x}]", "x: holds no training run"),
         (
             "experts: [{name: a, architecture: b0.lite, state: [gone.st], views: [{kind: whole}]}]",
