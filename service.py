@@ -11,8 +11,10 @@ import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 import bentoml
 import numpy as np
@@ -30,7 +32,10 @@ from detector import __version__, asgi, cache, forms, openapi, problems, shutdow
 from detector.artefact import Artefact, load
 from detector.auth import Failures, Guard
 from detector.config import Settings, load_settings
+from detector.decisions import Decisions, prepare
 from detector.errors import (
+    DecisionNotFound,
+    DecisionsOff,
     DetectorError,
     InternalError,
     InvalidArtefact,
@@ -48,7 +53,16 @@ from detector.provenance.policy import Policy
 from detector.provenance.reading import FileReader
 from detector.ratelimit import Budgets
 from detector.runtime import load_runtime
-from detector.schema import BatchItem, BatchSummary, BatchVerdict, Explanation, Health, Verdict
+from detector.schema import (
+    BatchItem,
+    BatchSummary,
+    BatchVerdict,
+    Correction,
+    Decision,
+    Explanation,
+    Health,
+    Verdict,
+)
 from detector.tokens import KeySet, TokenRules, Tokens, read_secret
 
 logger = logging.getLogger("bentoml.detector")
@@ -203,7 +217,53 @@ async def _docs(_: Request) -> Response:
     return JSONResponse(openapi.document(SETTINGS.batch.max_images, SETTINGS.explain.model_dump()))
 
 
-extras = Starlette(routes=[Route("/health", _health), Route("/docs.json", _docs)])
+async def _decision(request: Request) -> Response:
+    return await _answer(request, lambda _: _visible_decision(request))
+
+
+async def _feedback(request: Request) -> Response:
+    async def work(_: str) -> Decision:
+        decision, feedback = await _visible_decision(request), await forms.read_feedback(request)
+        correction = Correction(
+            label=feedback.label, note=feedback.note, caller=_caller_name(request), time=datetime.now(UTC)
+        )
+        corrected = await _decisions(request).correct(decision.id, correction)
+        if corrected is None:  # its time was up in between
+            raise DecisionNotFound
+        return corrected
+
+    return await _answer(request, work)
+
+
+def _decisions(request: Request) -> Decisions:
+    kept: Decisions | None = request.app.state.decisions
+    if kept is None:
+        raise DecisionsOff
+    return kept
+
+
+async def _visible_decision(request: Request) -> Decision:
+    """The record, for an admin and for whose request it was; where nobody is asked everybody is an admin."""
+    decision = await _decisions(request).find(request.path_params["id"])
+    caller = asgi.entry_of(request).caller
+    if decision is None or not ("admin" in caller.scopes or decision.caller == caller.id):
+        raise DecisionNotFound
+    return decision
+
+
+def _caller_name(request: Request) -> str | None:
+    """Who is recorded; an address is nobody's name, and is not kept."""
+    return None if GUARD.open else asgi.entry_of(request).caller.id
+
+
+extras = Starlette(
+    routes=[
+        Route("/health", _health),
+        Route("/docs.json", _docs),
+        Route("/decisions/{id}", _decision),
+        Route("/decisions/{id}/feedback", _feedback, methods=["POST"]),
+    ]
+)
 
 
 @bentoml.asgi_app(extras, path="/")
@@ -236,6 +296,9 @@ class ProductPhotoDetector:
             policy=Policy(claims.signed_generation, claims.signed_edit, claims.unsigned_claim, claims.signed_capture),
             cache=_cache(artefact.info(profile).hash),
         )
+        kept = SETTINGS.decisions
+        self._decisions = Decisions(kept.path, 86_400 * kept.retention_days) if kept.path else None
+        extras.state.decisions = self._decisions
         self._started = time.monotonic()
         shutdown.force_after(SETTINGS.api.shutdown_grace)
         extras.state.health = self._health
@@ -243,9 +306,10 @@ class ProductPhotoDetector:
     @bentoml.on_deployment
     @staticmethod
     def verify() -> None:
-        """Once, before any process serves: the model is whole, the trust list is one, and who may come in is said."""
+        """Once, before any process serves: model, trust list and records can be read, and who may come in is said."""
         _artefact()
         _file_reader()
+        _prepare_decisions()
         if GUARD.open:
             logger.warning("Authentication is off: anybody who reaches this service may use it (auth.keys_file, jwt).")
 
@@ -253,13 +317,16 @@ class ProductPhotoDetector:
     async def hang_up(self) -> None:
         if LINK:
             await LINK.close()
+        if self._decisions:
+            await self._decisions.close()
 
     @bentoml.api(route="/predict", input_spec=PhotoForm, output_spec=Verdict)
     async def predict(self, image: Request) -> Response:
         """Judge one photo."""
 
         async def work(request_id: str) -> Verdict:
-            return await self._detector.predict((await forms.read_photo(image)).data, request_id)
+            verdict = await self._detector.predict((await forms.read_photo(image)).data, request_id)
+            return self._record(verdict, image)
 
         return await _answer(image, work)
 
@@ -271,7 +338,7 @@ class ProductPhotoDetector:
             uploads = await forms.read_photos(images, SETTINGS.batch.max_images)
             if len(uploads) > 1:  # the gate took one before it could count them
                 await asgi.entry_of(images).spend(len(uploads) - 1)
-            return await self._judge_all(uploads, request_id)
+            return await self._judge_all(uploads, request_id, images)
 
         return await _answer(images, work)
 
@@ -283,7 +350,8 @@ class ProductPhotoDetector:
             drawn = SETTINGS.explain
             default = Style(drawn.alpha, drawn.colormap, drawn.format, drawn.max_side)
             upload, style = await forms.read_explain(image, default)
-            return await self._detector.explain(upload.data, style, request_id)
+            explanation = await self._detector.explain(upload.data, style, request_id)
+            return explanation.model_copy(update={"verdict": self._record(explanation.verdict, image)})
 
         return await _answer(image, work)
 
@@ -297,7 +365,18 @@ class ProductPhotoDetector:
             ) from None
         return evidence
 
-    async def _judge_all(self, uploads: list[forms.Upload | NotAFile], request_id: str) -> BatchVerdict:
+    def _record(self, verdict: Verdict, request: Request) -> Verdict:
+        """The verdict with an id of its own, under which it is kept where records are."""
+        name = uuid4().hex
+        named = verdict.model_copy(update={"decision_id": name})
+        if self._decisions:
+            decision = Decision(id=name, time=datetime.now(UTC), caller=_caller_name(request), verdict=named)
+            self._decisions.keep(decision)
+        return named
+
+    async def _judge_all(
+        self, uploads: list[forms.Upload | NotAFile], request_id: str, request: Request
+    ) -> BatchVerdict:
         photos = [upload.data for upload in uploads if isinstance(upload, forms.Upload)]
         judged = iter(await self._detector.predict_many(photos, request_id))
         items = []
@@ -305,7 +384,7 @@ class ProductPhotoDetector:
             outcome = next(judged) if isinstance(upload, forms.Upload) else upload
             name = safe_name(upload.name) if isinstance(upload, forms.Upload) else None
             if isinstance(outcome, Verdict):
-                items.append(BatchItem(index=index, name=name, verdict=outcome))
+                items.append(BatchItem(index=index, name=name, verdict=self._record(outcome, request)))
             else:
                 items.append(BatchItem(index=index, name=name, error=problems.problem(outcome, request_id)))
         return BatchVerdict(items=items, summary=_summary(items), request_id=request_id)
@@ -339,6 +418,15 @@ async def _answer(request: Request, work: Callable[[str], Awaitable[BaseModel]])
     else:
         return Response(answer.model_dump_json(), headers=_cache_headers(answer), media_type="application/json")
     return problems.problem_response(error, request_id)
+
+
+def _prepare_decisions() -> None:
+    """Ends the process with one line where the file of the records can't be made."""
+    try:
+        if SETTINGS.decisions.path:
+            prepare(SETTINGS.decisions.path)
+    except InvalidSettings as error:
+        raise SystemExit(error.detail) from None
 
 
 def _summary(items: list[BatchItem]) -> BatchSummary:
@@ -377,12 +465,19 @@ def _doors() -> dict[str, asgi.Door]:
         "/predict": asgi.Door("POST", "predict", one),
         "/predict/batch": asgi.Door("POST", "batch", many),
         "/explain": asgi.Door("POST", "explain", one),
+        "/decisions/{id}": asgi.Door("GET", "decisions", anyone=True),
+        "/decisions/{id}/feedback": asgi.Door("POST", "decisions", anyone=True),
     }
 
 
 def _budgets() -> Budgets:
     limits = SETTINGS.limits
-    rates = {"predict": limits.predict, "batch": limits.batch, "explain": limits.explain}
+    rates = {
+        "predict": limits.predict,
+        "batch": limits.batch,
+        "explain": limits.explain,
+        "decisions": limits.decisions,
+    }
     set_ones = {route: rate for route, rate in rates.items() if rate}
     return Budgets(set_ones, LINK, limits.on_redis_loss, SETTINGS.api.retry_after)
 

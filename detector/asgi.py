@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from detector import metrics
@@ -33,6 +34,7 @@ class Door:
     method: str
     scope: str  # also the name of its budget
     max_body: int = FORM_OVERHEAD  # bytes
+    anyone: bool = False  # who asks is settled, no scope is asked for: the route decides what they may see
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ class Gate:
         budgets: Budgets,
         trusted: Sequence[Network] = (),
     ) -> None:
-        """doors: by path. trusted: proxies whose X-Forwarded-For counts."""
-        self._app, self._doors, self._room, self._pace = app, doors, room, pace
+        """doors: by path, in which `{id}` stands for any name. trusted: proxies whose X-Forwarded-For counts."""
+        self._app, self._room, self._pace = app, room, pace
+        self._doors = [(compile_path(path)[0], door) for path, door in doors.items()]
         self._guard, self._budgets, self._trusted = guard, budgets, trusted
         self._places = asyncio.Semaphore(room.max_in_flight)
         self._inside = 0
@@ -85,12 +88,12 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in PROBES:
             return await self._app(scope, receive, send)
-        headers, door = Headers(scope=scope), self._doors.get(scope["path"])
+        headers, door = Headers(scope=scope), self._door(scope["path"])
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         exchange = Exchange(receive, send, door.max_body if door else FORM_OVERHEAD, self._pace, request_id)
         try:
-            if door is None or scope["method"] != door.method:
+            if door is None or _method(scope) != door.method:
                 exchange.check_announced(headers.get("content-length"))
                 return await self._app(scope, receive, exchange.send)
             await self._admit(scope, headers, door, exchange)
@@ -99,11 +102,16 @@ class Gate:
             metrics.REFUSALS.labels(error.code).inc()
             await exchange.refuse(error)
 
+    def _door(self, path: str) -> Door | None:
+        """Found as the router finds the route, so that none is reached around its door."""
+        return next((door for pattern, door in self._doors if pattern.match(path)), None)
+
     async def _admit(self, scope: Scope, headers: Headers, door: Door, exchange: Exchange) -> None:
         """Settle identity and budget before anything of the body is read."""
         address = client_address(_peer(scope), headers.getlist("x-forwarded-for"), self._trusted)
         caller = await self._guard.identify(_credentials(headers), address)
-        caller.require(door.scope)
+        if not door.anyone:
+            caller.require(door.scope)
 
         async def spend(cost: int) -> None:
             standing = await self._budgets.spend(door.scope, caller.id, cost)
@@ -159,6 +167,11 @@ async def _drop(*tasks: "asyncio.Task[None]") -> None:
 
 def _peer(scope: Scope) -> str:
     return str(scope["client"][0]) if scope.get("client") else ""
+
+
+def _method(scope: Scope) -> str:
+    """HEAD is answered as GET is, so it passes the same door."""
+    return "GET" if scope["method"] == "HEAD" else str(scope["method"])
 
 
 def _credentials(headers: Headers) -> Credentials:

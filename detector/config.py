@@ -76,6 +76,7 @@ class LimitsSettings(_Section):
     predict: Rate | None = "1200/minute"
     batch: Rate | None = "600/minute"
     explain: Rate | None = "300/minute"
+    decisions: Rate | None = "600/minute"
     on_redis_loss: Literal["local", "open", "closed"] = "local"
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
 
@@ -83,6 +84,11 @@ class LimitsSettings(_Section):
 class CacheSettings(_Section):
     entries: int = Field(10_000, ge=0)
     ttl: int = Field(3600, ge=1)
+
+
+class DecisionsSettings(_Section):
+    path: Path | None = None
+    retention_days: int = Field(90, ge=1, le=3650)
 
 
 class RedisSettings(_Section):
@@ -167,6 +173,7 @@ class Settings(_Section):
     jwt: JwtSettings = JwtSettings()
     limits: LimitsSettings = LimitsSettings()
     cache: CacheSettings = CacheSettings()
+    decisions: DecisionsSettings = DecisionsSettings()
     redis: RedisSettings = RedisSettings()
     log: LogSettings = LogSettings()
 

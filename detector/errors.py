@@ -15,6 +15,8 @@ DetectorError
 │   ├── UnsupportedBody       415 unsupported_body
 │   ├── SlowUpload            408 slow_upload
 │   ├── RouteNotFound         404 not_found
+│   ├── DecisionNotFound      404 decision_not_found
+│   ├── DecisionsOff          404 decisions_off
 │   └── MethodNotAllowed      405 method_not_allowed
 ├── InvalidImage              the photo can't be read as one
 │   ├── EmptyImage            400 empty_image
@@ -29,6 +31,7 @@ DetectorError
 │   ├── ModelUnavailable      503 model_unavailable
 │   ├── IdentityUnavailable   503 identity_unavailable
 │   ├── BudgetUnavailable     503 budget_unavailable
+│   ├── DecisionsUnavailable  503 decisions_unavailable
 │   └── TimedOut              504 timed_out
 ├── InternalError             500 internal_error
 ├── InvalidSettings           start-up: configuration.yaml or the environment
@@ -106,7 +109,7 @@ class BodyTooLarge(InvalidRequest):
 
 
 class UnsupportedBody(InvalidRequest):
-    code, status, title = "unsupported_body", 415, "The request is not multipart/form-data"
+    code, status, title = "unsupported_body", 415, "The request body is of a type the route does not read"
 
 
 class SlowUpload(InvalidRequest):
@@ -115,6 +118,16 @@ class SlowUpload(InvalidRequest):
 
 class RouteNotFound(InvalidRequest):
     code, status, title = "not_found", 404, "There is no such route"
+
+
+class DecisionNotFound(InvalidRequest):
+    """Also where the record is another caller's: an id must not tell that it exists."""
+
+    code, status, title = "decision_not_found", 404, "There is no such decision record"
+
+
+class DecisionsOff(InvalidRequest):
+    code, status, title = "decisions_off", 404, "This service keeps no decision records"
 
 
 class MethodNotAllowed(InvalidRequest):
@@ -171,6 +184,10 @@ class IdentityUnavailable(Unavailable):
 
 class BudgetUnavailable(Unavailable):
     code, status, title = "budget_unavailable", 503, "The callers' budgets can't be read"
+
+
+class DecisionsUnavailable(Unavailable):
+    code, status, title = "decisions_unavailable", 503, "The decision records can't be reached"
 
 
 class TimedOut(Unavailable):

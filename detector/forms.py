@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar, get_args
 
+from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from detector.errors import (
     InvalidOption,
+    InvalidRequest,
     MalformedRequest,
     MissingField,
     NotAFile,
@@ -20,7 +22,7 @@ from detector.errors import (
     UnsupportedBody,
 )
 from detector.pipeline import Style
-from detector.schema import Colormap, OverlayFormat
+from detector.schema import Colormap, Feedback, OverlayFormat
 
 _MOST_FIELDS = 1000  # parts of one form; the body's size is bounded before, in `asgi`
 T = TypeVar("T")
@@ -68,6 +70,39 @@ async def read_explain(request: Request, default: Style) -> tuple[Upload, Style]
         if name != "image":
             style = _with_option(style, name, value)
     return await _one([(name, value) for name, value in form if name == "image"]), style
+
+
+async def read_feedback(request: Request) -> Feedback:
+    """The label and note of /decisions/{id}/feedback, as JSON or as a form."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if kind == "application/json":
+            return Feedback.model_validate_json(await request.body())
+        if kind == "application/x-www-form-urlencoded":
+            return Feedback.model_validate(_fields((await request.form()).multi_items()))
+        if kind == "multipart/form-data":
+            return Feedback.model_validate(_fields(await _read(request, {"label", "note"})))
+    except ValidationError as error:
+        raise _wrong_feedback(error) from None
+    except ClientDisconnect:
+        raise MalformedRequest("The request body ended early.") from None
+    raise UnsupportedBody("Send the feedback as application/json or as a form.")
+
+
+def _fields(form: _Form) -> dict[str, str]:
+    fields = {name: value for name, value in form if isinstance(value, str)}
+    if len(fields) < len(form):
+        raise InvalidOption("Each field of the feedback may be there once, as text.")
+    return fields
+
+
+def _wrong_feedback(error: ValidationError) -> InvalidRequest:
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return MalformedRequest("The request body is not valid JSON.")
+    if first["type"] == "missing":
+        return MissingField("The field `label` is missing; it is `real` or `ai_generated`.")
+    return InvalidOption("Feedback is `label` (`real` or `ai_generated`) and, if you like, `note` (1000 characters).")
 
 
 async def _read(request: Request, allowed: set[str]) -> _Form:

@@ -11,5 +11,6 @@ REDIS_UP = Gauge(
 REDIS_LOSSES = Counter("ppd_redis_losses_total", "Times the configured Redis was lost")
 CACHE = Counter("ppd_cache_total", "Verdicts looked up in the cache, by result (hit, miss, joined)", ["result"])
 REFUSALS = Counter("ppd_refusals_total", "Requests the gate refused before any work, by problem code", ["code"])
+DECISIONS = Counter("ppd_decisions_total", "Decision records, by result (kept, lost)", ["result"])
 IN_FLIGHT = Gauge("ppd_in_flight", "Requests worked on or waiting for their turn", multiprocess_mode="livesum")
 CALLERS_LEFT = Counter("ppd_callers_left_total", "Requests dropped because their caller had left")

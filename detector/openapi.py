@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from detector import __version__, errors
-from detector.schema import BatchVerdict, Explanation, Health, Problem, Verdict
+from detector.schema import BatchVerdict, Decision, Explanation, Feedback, Health, Problem, Verdict
 
 _REF = "#/components/schemas/{model}"
 _PHOTO = {"type": "string", "format": "binary", "description": "the photo's file: JPEG, PNG or WebP"}
@@ -40,6 +40,8 @@ _SERVICE = (
     errors.TimedOut,
     errors.InternalError,
 )
+_DECISION = (errors.DecisionNotFound, errors.DecisionsOff, errors.DecisionsUnavailable, errors.BodyTooLarge)
+_FEEDBACK = (errors.MissingField, errors.MalformedRequest, errors.InvalidOption, errors.UnsupportedBody)
 _VERDICT_EXAMPLE = {
     "label": "ai_generated",
     "probability": 0.982,
@@ -59,6 +61,7 @@ _VERDICT_EXAMPLE = {
     "decided_by": "pixels",
     "reason": None,
     "request_id": "0d6a7c52f4f14f0fae8b6f4f7c1b7f0e",
+    "decision_id": "b6a3d1f0c2a94b7e8d5f60718293a4b5",
     "cached": False,
 }
 _ASKS: Any = [{"ApiKey": []}, {"Bearer": []}, {}]  # {}: a service without keys asks nobody
@@ -78,7 +81,10 @@ def document(max_images: int, default_style: dict[str, Any]) -> dict[str, Any]:
     }
     images = {"type": "array", "items": _PHOTO, "minItems": 1, "maxItems": max_images}
     _, definitions = models_json_schema(
-        [(model, "serialization") for model in (Verdict, BatchVerdict, Explanation, Health, Problem)],
+        [
+            (Feedback, "validation"),
+            *((model, "serialization") for model in (Verdict, BatchVerdict, Explanation, Decision, Health, Problem)),
+        ],
         ref_template=_REF,
     )
     return {
@@ -103,6 +109,8 @@ def document(max_images: int, default_style: dict[str, Any]) -> dict[str, Any]:
                 Explanation,
                 _REQUEST + _PHOTO_ERRORS + _SERVICE,
             ),
+            "/decisions/{id}": _of_decision("get", "What was decided, for an admin or whose request it was"),
+            "/decisions/{id}/feedback": _of_decision("post", "Say what the photo is; replaces earlier feedback"),
             "/health": {"get": {"summary": "Model, device and uptime", "responses": {"200": _answer(Health)}}},
             "/livez": _probe("200 while the process lives"),
             "/readyz": _probe("200 once the model is loaded and its scorer answers, else 503"),
@@ -116,17 +124,44 @@ def _post(
     summary: str, fields: dict[str, Any], answer: type[BaseModel], refusals: tuple[type[errors.DetectorError], ...]
 ) -> dict[str, Any]:
     form = {"type": "object", "properties": fields, "required": [next(iter(fields))], "additionalProperties": False}
-    by_status: dict[str, list[type[errors.DetectorError]]] = {}
-    for refusal in refusals:
-        by_status.setdefault(str(refusal.status), []).append(refusal)
     return {
         "post": {
             "summary": summary,
             "security": _ASKS,
             "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
-            "responses": {"200": _answer(answer)} | {status: _problem(kinds) for status, kinds in by_status.items()},
+            "responses": {"200": _answer(answer)} | _problems(refusals),
         }
     }
+
+
+def _of_decision(method: str, summary: str) -> dict[str, Any]:
+    refusals: tuple[type[errors.DetectorError], ...] = _IDENTITY + _DECISION + _SERVICE
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "security": _ASKS,
+        "parameters": [
+            {
+                "name": "id",
+                "in": "path",
+                "required": True,
+                "description": "`decision_id` of a verdict",
+                "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+            }
+        ],
+    }
+    if method == "post":
+        refusals += _FEEDBACK
+        form = {"schema": {"$ref": _REF.format(model="Feedback")}}
+        kinds = ("application/json", "application/x-www-form-urlencoded", "multipart/form-data")
+        operation["requestBody"] = {"required": True, "content": dict.fromkeys(kinds, form)}
+    return {method: operation | {"responses": {"200": _answer(Decision)} | _problems(refusals)}}
+
+
+def _problems(refusals: tuple[type[errors.DetectorError], ...]) -> dict[str, Any]:
+    by_status: dict[str, list[type[errors.DetectorError]]] = {}
+    for refusal in refusals:
+        by_status.setdefault(str(refusal.status), []).append(refusal)
+    return {status: _problem(kinds) for status, kinds in by_status.items()}
 
 
 def _answer(model: type[BaseModel]) -> dict[str, Any]:

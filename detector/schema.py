@@ -5,6 +5,7 @@ Shared by service and client. Knows no framework but pydantic; beyond fields it 
 """
 
 from base64 import b64decode
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Literal, Self
@@ -24,6 +25,7 @@ ClashKind = Literal["generators_differ", "camera_and_generator", "pixels_changed
 Regime = Literal["eu_ai_act_article_50", "google_merchant_center", "gb_45438"]
 LabelState = Literal["present", "missing", "contradicts_pixels"]
 DecidedBy = Literal["pixels", "provenance"]
+Truth = Literal["real", "ai_generated"]
 
 
 class Message(BaseModel):
@@ -141,6 +143,7 @@ class Verdict(Message):
     )
     reason: str | None = Field(None, description="why, where provenance decided")
     request_id: str
+    decision_id: str | None = Field(None, description="names this decision; its record, where the service keeps them")
     cached: bool = Field(False, description="true: this photo had been judged before by this model; nothing ran now")
 
     def __str__(self) -> str:
@@ -149,6 +152,40 @@ class Verdict(Message):
     def _repr_html_(self) -> str:
         limits = self.thresholds
         return words.card(self.label, self.probability, self.confidence, limits.real, limits.ai_generated)
+
+
+class Feedback(Message):
+    """What a person says the photo is, against or for a verdict."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: Truth
+    note: str | None = Field(None, max_length=1000, description="why, in the person's own words")
+
+
+class Correction(Message):
+    """Feedback as it is kept beside the decision."""
+
+    label: Truth
+    note: str | None = None
+    caller: str | None = Field(None, description="who sent it; null where the service asks nobody")
+    time: datetime = Field(description="when, UTC")
+
+
+class Decision(Message):
+    """The record of one verdict. It holds neither the photo nor its file name."""
+
+    id: str
+    time: datetime = Field(description="of the verdict, UTC")
+    caller: str | None = Field(
+        None, description="whose request it was, such as `key:desk`; null where the service asks nobody"
+    )
+    verdict: Verdict = Field(description="as it was answered")
+    correction: Correction | None = Field(None, description="the last feedback of a person, if there was any")
+
+    def __str__(self) -> str:
+        said = f"; a person says {self.correction.label}" if self.correction else ""
+        return f"{self.verdict}{said}"
 
 
 class Problem(Message):

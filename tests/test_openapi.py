@@ -9,6 +9,7 @@ from detector.config import ExplainSettings
 from detector.errors import InvalidImage, InvalidRequest, Refused, Unavailable, by_code
 from detector.openapi import document
 
+DECISIONS = {"decision_not_found", "decisions_off", "decisions_unavailable"}
 DOCUMENT = document(20, ExplainSettings().model_dump())
 
 
@@ -54,4 +55,15 @@ def test_every_code_a_route_can_answer_is_listed(route: str, absent: set[str]) -
         for answer in DOCUMENT["paths"][route]["post"]["responses"].values()
         for code in answer["content"].get("application/problem+json", {}).get("examples", {})
     }
-    assert listed == expected - absent - {"not_found", "method_not_allowed"}
+    assert listed == expected - absent - {"not_found", "method_not_allowed"} - DECISIONS
+
+
+@pytest.mark.parametrize(("route", "method"), [("/decisions/{id}", "get"), ("/decisions/{id}/feedback", "post")])
+def test_a_decision_s_refusals_are_listed(route: str, method: str) -> None:
+    listed = {
+        code
+        for answer in DOCUMENT["paths"][route][method]["responses"].values()
+        for code in answer["content"].get("application/problem+json", {}).get("examples", {})
+    }
+    assert listed >= DECISIONS | {"unauthenticated", "rate_limited"}
+    assert ("invalid_option" in listed) == (method == "post")

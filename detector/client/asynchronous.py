@@ -23,7 +23,17 @@ from detector.client.connection import (
 from detector.client.retry import Retry
 from detector.client.sources import Source, Upload, is_address, read
 from detector.errors import DetectorError
-from detector.schema import BatchItem, BatchVerdict, Colormap, Explanation, Health, OverlayFormat, Verdict
+from detector.schema import (
+    BatchItem,
+    BatchVerdict,
+    Colormap,
+    Decision,
+    Explanation,
+    Health,
+    OverlayFormat,
+    Truth,
+    Verdict,
+)
 
 T = TypeVar("T")
 
@@ -107,6 +117,14 @@ class AsyncClient:
     ) -> Explanation:
         """Judge one photo and show where its evidence lies; an option left out is the service's to choose."""
         return await self._run(flow.explain(self._connection.rules, photo, alpha, colormap, format, request_id))
+
+    async def decision(self, id: str) -> Decision:
+        """What was decided, by the `decision_id` of a verdict; the service must keep records."""
+        return await self._run(flow.decision(self._connection.rules, id))
+
+    async def feedback(self, id: str, label: Truth, note: str | None = None) -> Decision:
+        """Say what the photo is, in a person's judgement; kept beside the decision, in place of earlier feedback."""
+        return await self._run(flow.feedback(self._connection.rules, id, label, note))
 
     async def health(self) -> Health:
         """State of the service, asked once; one whose model does not answer says so here and raises nothing."""

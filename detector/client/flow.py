@@ -28,9 +28,11 @@ from detector.schema import (
     BatchSummary,
     BatchVerdict,
     Colormap,
+    Decision,
     Explanation,
     Health,
     OverlayFormat,
+    Truth,
     Verdict,
 )
 
@@ -124,6 +126,17 @@ def explain(
     explanation = wire.read_answer(Explanation, reply)
     wire.check_about(explanation.verdict, upload)
     return explanation
+
+
+def decision(rules: Rules, id: str) -> Flow[Decision]:
+    reply = yield from call(rules, wire.decision(id), rules.new_id())
+    return wire.read_answer(Decision, reply)
+
+
+def feedback(rules: Rules, id: str, label: Truth, note: str | None) -> Flow[Decision]:
+    """Safe to send again: the last feedback counts."""
+    reply = yield from call(rules, wire.feedback(id, label, note), rules.new_id())
+    return wire.read_answer(Decision, reply)
 
 
 def health(rules: Rules) -> Flow[Health]:

@@ -9,18 +9,25 @@ import struct
 import zlib
 from base64 import b64encode
 from collections.abc import Callable
+from datetime import UTC, datetime
 from email.parser import BytesParser
 from hashlib import sha256
+from urllib.parse import parse_qsl
+from uuid import uuid4
 
 import httpx
+from pydantic import ValidationError
 
 from detector.client import wire
-from detector.errors import DetectorError, MissingField, NotAFile, RouteNotFound
+from detector.errors import DecisionNotFound, DetectorError, InvalidOption, MissingField, NotAFile, RouteNotFound
 from detector.schema import (
     BatchItem,
     BatchSummary,
     BatchVerdict,
+    Correction,
+    Decision,
     Explanation,
+    Feedback,
     Health,
     ImageFacts,
     Label,
@@ -39,8 +46,8 @@ SIDE = 96  # pixels of every picture here
 class MockService(httpx.MockTransport):
     """Answers every photo with one probability or error, or with what a function says of its bytes.
 
-    `requests` are those that came, oldest first; `script` holds refusals of whole requests, used up one by one
-    before anything is answered.
+    `requests` are those that came, oldest first, and `decisions` the records of what was answered; `script` holds
+    refusals of whole requests, used up one by one before anything is answered.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class MockService(httpx.MockTransport):
         self._thresholds = thresholds
         self.script = list(script or [])
         self.requests: list[httpx.Request] = []
+        self.decisions: dict[str, Decision] = {}
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -71,6 +79,8 @@ class MockService(httpx.MockTransport):
         route = f"{request.method} {request.url.path}"
         if route == "GET /health":
             return _json(Health(status="ok", model=_MODEL, device="mock", uptime=1.0))
+        if request.url.path.startswith("/decisions/"):
+            return _json(self._decision(request))
         if route not in {"POST /predict", "POST /predict/batch", "POST /explain"}:
             raise RouteNotFound
         form = read_form(request)
@@ -91,7 +101,7 @@ class MockService(httpx.MockTransport):
             label = "real"
         elif answer >= self._thresholds.ai_generated:
             label = "ai_generated"
-        return Verdict(
+        verdict = Verdict(
             label=label,
             probability=answer,
             confidence="low" if label == "uncertain" else "high",
@@ -100,7 +110,25 @@ class MockService(httpx.MockTransport):
             image=_facts(photo),
             timing=Timing(decode=1.0, score=2.0, total=3.0),
             request_id=request_id,
+            decision_id=(name := uuid4().hex),
         )
+        self.decisions[name] = Decision(id=name, time=datetime.now(UTC), verdict=verdict)
+        return verdict
+
+    def _decision(self, request: httpx.Request) -> Decision:
+        name, _, rest = request.url.path.removeprefix("/decisions/").partition("/")
+        if (request.method, rest) not in {("GET", ""), ("POST", "feedback")}:
+            raise RouteNotFound
+        if name not in self.decisions:
+            raise DecisionNotFound
+        if rest:
+            try:
+                given = Feedback.model_validate(dict(parse_qsl(request.read().decode(), keep_blank_values=True)))
+            except ValidationError:
+                raise InvalidOption from None
+            correction = Correction(**given.model_dump(), time=datetime.now(UTC))
+            self.decisions[name] = self.decisions[name].model_copy(update={"correction": correction})
+        return self.decisions[name]
 
     def _batch(self, form: list[tuple[str, str | None, bytes]], request_id: str) -> BatchVerdict:
         items = [self._item(index, name, data, request_id) for index, (_, name, data) in enumerate(form)]
@@ -157,5 +185,5 @@ def _explanation(verdict: Verdict) -> Explanation:
     return Explanation(verdict=verdict, overlay=picture, heatmap=picture, region=region, alpha=0.5, colormap="inferno")
 
 
-def _json(answer: Verdict | BatchVerdict | Explanation | Health) -> httpx.Response:
+def _json(answer: Verdict | BatchVerdict | Explanation | Decision | Health) -> httpx.Response:
     return httpx.Response(200, headers={"Content-Type": "application/json"}, content=answer.model_dump_json())

@@ -24,7 +24,17 @@ from detector.client.connection import (
 from detector.client.retry import Retry
 from detector.client.sources import Source, Upload, is_address, read
 from detector.errors import DetectorError
-from detector.schema import BatchItem, BatchVerdict, Colormap, Explanation, Health, OverlayFormat, Verdict
+from detector.schema import (
+    BatchItem,
+    BatchVerdict,
+    Colormap,
+    Decision,
+    Explanation,
+    Health,
+    OverlayFormat,
+    Truth,
+    Verdict,
+)
 
 T = TypeVar("T")
 
@@ -115,6 +125,14 @@ class Client:
     ) -> Explanation:
         """Judge one photo and show where its evidence lies; an option left out is the service's to choose."""
         return self._run(flow.explain(self._connection.rules, photo, alpha, colormap, format, request_id))
+
+    def decision(self, id: str) -> Decision:
+        """What was decided, by the `decision_id` of a verdict; the service must keep records."""
+        return self._run(flow.decision(self._connection.rules, id))
+
+    def feedback(self, id: str, label: Truth, note: str | None = None) -> Decision:
+        """Say what the photo is, in a person's judgement; kept beside the decision, in place of earlier feedback."""
+        return self._run(flow.feedback(self._connection.rules, id, label, note))
 
     def health(self) -> Health:
         """State of the service, asked once; one whose model does not answer says so here and raises nothing."""

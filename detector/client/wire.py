@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from typing import TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,7 +20,7 @@ from detector.errors import (
     Unauthenticated,
     by_code,
 )
-from detector.schema import Colormap, OverlayFormat, Problem, Verdict
+from detector.schema import Colormap, OverlayFormat, Problem, Truth, Verdict
 
 STRANGER = "The answer is not one of this service; something between answered instead."
 M = TypeVar("M", bound=BaseModel)
@@ -72,6 +73,15 @@ def explain(upload: Upload, alpha: float | None, colormap: Colormap | None, form
 
 def health() -> Request:
     return Request("GET", "/health", allowed=(200, 503))
+
+
+def decision(id: str) -> Request:
+    return Request("GET", f"/decisions/{quote(id, safe='')}")
+
+
+def feedback(id: str, label: Truth, note: str | None) -> Request:
+    fields = {"label": str(label)} | ({} if note is None else {"note": note})
+    return Request("POST", f"/decisions/{quote(id, safe='')}/feedback", fields=fields)
 
 
 def read_answer(model: type[M], reply: Reply) -> M:
