@@ -21,7 +21,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve ui model test check format lock bench bench-provenance fuzz clean
+.PHONY: help serve ui model test check format lock bench storm bench-provenance fuzz clean
 .PHONY: data augment features train tune export calibrate evaluate promote card
 
 help: ## print this help
@@ -56,6 +56,9 @@ format: $(DEV)/.installed ## rewrite the code as `make check` wants it
 
 bench: $(SERVE)/.installed model ## measure a running server against the raw model; writes benchmarks/README.md
 	$(SERVE)/bin/python -m benchmarks.service
+
+storm: $(DEV)/.installed model ## five minutes of 128 callers while Redis dies and comes back; writes benchmarks/storm.md
+	$(DEV)/bin/python -m benchmarks.storm
 
 bench-provenance: $(DEV)/.installed ## measure what reading a file's claims costs
 	$(DEV)/bin/python -m benchmarks.provenance

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -35,6 +35,13 @@ from detector.runtime import load_runtime
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "detector" / "default_model"
 BATCH = 20
+# Photos come again and again from one caller here: neither cache nor budgets may answer for the model.
+UNLIMITED = {
+    "PPD_CACHE__ENTRIES": "0",
+    "PPD_LIMITS__PREDICT": "null",
+    "PPD_LIMITS__BATCH": "null",
+    "PPD_LIMITS__EXPLAIN": "null",
+}
 
 
 @dataclass
@@ -93,15 +100,13 @@ def measure_limit(photos: list[bytes], seconds: float) -> float:
 
 
 @contextmanager
-def served(log: Path) -> Iterator[tuple[str, float, psutil.Process]]:
+def served(log: Path, settings: Mapping[str, str] = UNLIMITED) -> Iterator[tuple[str, float, psutil.Process]]:
     """A service of its own on a free port: its address, the seconds it took to be ready, its main process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "bentoml", "serve", "service:ProductPhotoDetector", "--port", str(port)]
-    # Photos come again and again from one caller here: neither cache nor budgets may answer for the model.
-    unlimited = {"PPD_CACHE__ENTRIES": "0", "PPD_LIMITS__PREDICT": "null", "PPD_LIMITS__BATCH": "null"}
-    environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True"} | unlimited
+    environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True"} | settings
     started = time.perf_counter()
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
