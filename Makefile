@@ -91,7 +91,7 @@ calibrate: $(DEV)/.installed ## fuse and calibrate MODEL on val (DATA=...)
 evaluate: $(DEV)/.installed ## judge MODEL (DATA=..., SPLITS="val test"); report.json and pictures
 	$(TRAIN) evaluate $(WITH_DATA) --model $(MODEL) --splits $(SPLITS) $(ARGS)
 
-promote: $(DEV)/.installed ## make MODEL the default, if it passes training/recipes/gate.yaml (DATA=...)
+promote: $(DEV)/.installed ## make MODEL the default, if it passes training/gate.yaml (DATA=...)
 	$(TRAIN) promote $(WITH_DATA) --model $(MODEL) $(ARGS)
 
 card: $(DEV)/.installed ## write docs/model-card.md from the default model's report

@@ -65,7 +65,7 @@ def shrink(photo: Image.Image, max_side: int) -> Image.Image:
     """The photo with its long side at most `max_side` pixels; a smaller one as it is."""
     scale = min(1.0, max_side / max(photo.size))
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
-    return photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return photo.resize(size, Image.Resampling.BOX)
 
 
 def draw_heatmap(heat: NDArray[np.floating], size: tuple[int, int]) -> Image.Image:

@@ -19,7 +19,7 @@ Precision = Literal["f32", "bf16"]
 Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (n, 3, s, s) -> (n, grid, grid)
 
 ALIGNMENT = 8  # bytes: every weight file starts at a multiple of it once laid end to end
-VIEWS_AT_ONCE = 8  # bounds memory; 8.9 ms a view of B0 on 2 cores, and 9.0 at 40 at once
+VIEWS_AT_ONCE = 4  # bounds memory: CLIP takes 55 MB more at 8
 
 
 class Runtime:

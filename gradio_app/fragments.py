@@ -25,7 +25,7 @@ def verdict(answer: Verdict, name: str) -> str:
         f"{escape(answer.confidence)} confidence</p>"
         f"{_meter(answer.probability, limits.real, limits.ai_generated)}"
         f"<p>{escape(words.meaning(answer.label, limits.real, limits.ai_generated))}</p>"
-        f"{_copyable('Decision id', answer.request_id)}</section>"
+        f"{_copyable('Decision id', answer.decision_id or answer.request_id)}</section>"
     )
 
 
@@ -107,7 +107,17 @@ def facts(answer: Verdict) -> str:
     }
     if image.animated:
         rows["Frames"] = "the file moves; its first frame was judged"
-    known = {"label", "probability", "confidence", "thresholds", "image", "model", "timing", "request_id"}
+    known = {
+        "label",
+        "probability",
+        "confidence",
+        "thresholds",
+        "image",
+        "model",
+        "timing",
+        "request_id",
+        "decision_id",
+    }
     others = {name: value for name, value in answer.model_dump(mode="json").items() if name not in known and value}
     return f'<details class="facts"><summary>Image facts and evidence</summary>{tree(rows | others)}</details>'
 
@@ -180,7 +190,7 @@ def _row(one: Record) -> str:
         f'<span class="tag {one.kind}">{_MARKS[one.kind]} {escape(said)}</span>',
         number,
         one.time.strftime("%H:%M:%S"),
-        f"<code>{escape(source.request_id if source else '')}</code>",
+        f"<code>{escape((answer and answer.decision_id) or (source.request_id if source else ''))}</code>",
     ]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 

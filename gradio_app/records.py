@@ -28,6 +28,7 @@ COLUMNS = (
     "model_version",
     "sha256",
     "request_id",
+    "decision_id",
     "error",
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -109,7 +110,7 @@ def _cells(one: Record) -> list[str]:
     verdict, problem = one.verdict, one.problem
     if verdict is None:
         assert problem is not None
-        return [*first, *[""] * 8, problem.request_id, f"{problem.code}: {problem.detail}"]
+        return [*first, *[""] * 8, problem.request_id, "", f"{problem.code}: {problem.detail}"]
     return [
         *first,
         verdict.label,
@@ -121,6 +122,7 @@ def _cells(one: Record) -> list[str]:
         verdict.model.version,
         verdict.image.sha256,
         verdict.request_id,
+        verdict.decision_id or "",
         "",
     ]
 

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     trained.add_argument("--folder", type=Path, help="where checkpoints go; RUNS/<name of the recipe> if not given")
     tuned = add("tune", "search recipes; goes on with the search in its folder", _data, _taught)
     tuned.add_argument("recipe", type=Path, help="the recipe that is varied")
-    tuned.add_argument("--space", type=Path, default=Path(__file__).parent / "recipes" / "space.yaml")
+    tuned.add_argument("--space", type=Path, default=Path(__file__).parent / "space.yaml")
     tuned.add_argument("--trials", type=int, default=20, help="finished or pruned trials to come to")
     tuned.add_argument("--folder", type=Path, default=RUNS / "tune")
     exported = add("export", "trained experts to a model folder, checked against torch", _data, _model)
@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     promoted = add(
         "promote", "put a model into the Bento store and in the default's place, past the gate", _data, _model
     )
-    promoted.add_argument("--gate", type=Path, default=Path(__file__).parent / "recipes" / "gate.yaml")
+    promoted.add_argument("--gate", type=Path, default=Path(__file__).parent / "gate.yaml")
     promoted.add_argument("--default", type=Path, default=DEFAULT, help="the folder of the default model")
     promoted.add_argument("--version", help="the model's version; the product's own if not given")
     return parser

@@ -43,7 +43,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield "# Model card"
     yield ""
     yield "Generated from the model's own `report.json` by `make card`; do not edit. Intervals are 95 %, by resampling"
-    yield "whole sources. Judged by sources that no part of training saw."
+    yield "whole sources. No source stands in two splits: `train` taught, `val` chose checkpoints, fusion and"
+    yield "calibration, `test` chose nothing."
     yield from _section("Intended use", [_INTENDED])
     yield from _section("What it is made of", _made_of(report))
     yield from _section("How good it is", _figures(report))
@@ -112,7 +113,7 @@ def _figures(report: Report) -> Iterator[str]:
             )
     yield (
         f"Tiers: `clean` as stored; `web` at most 768 pixels, JPEG quality 60; `hard` at most 512 pixels, quality 40; "
-        f"`{MIXTURE}` all three together, which is what the calibration was fitted on (other photos)."
+        f"`{MIXTURE}` all three together, which on `val` is what the calibration was fitted on."
     )
 
 

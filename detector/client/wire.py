@@ -10,12 +10,14 @@ from detector.client.retry import read_retry_after
 from detector.client.sources import Upload
 from detector.errors import (
     DetectorError,
+    Forbidden,
     InternalError,
     MalformedRequest,
     ModelUnavailable,
-    Overloaded,
+    RateLimited,
     RouteNotFound,
     TimedOut,
+    Unauthenticated,
     by_code,
 )
 from detector.schema import Colormap, OverlayFormat, Problem, Truth, Verdict
@@ -23,12 +25,14 @@ from detector.schema import Colormap, OverlayFormat, Problem, Truth, Verdict
 STRANGER = "The answer is not one of this service; something between answered instead."
 M = TypeVar("M", bound=BaseModel)
 
-# What a status means where the code is missing or newer than this client; the first code that exists here is taken.
-_BY_STATUS: dict[int, tuple[str, ...]] = {
-    401: ("unauthenticated",),
-    403: ("forbidden",),
-    404: ("not_found",),
-    429: ("rate_limited",),
+# What a status means where the code is missing or newer than this client.
+_BY_STATUS: dict[int, type[DetectorError]] = {
+    401: Unauthenticated,
+    403: Forbidden,
+    404: RouteNotFound,
+    429: RateLimited,
+    503: ModelUnavailable,
+    504: TimedOut,
 }
 
 
@@ -102,12 +106,7 @@ def read_problem(reply: Reply) -> DetectorError:
 
 
 def _by_status(status: int) -> type[DetectorError]:
-    known = by_code()
-    for code in _BY_STATUS.get(status, ()):
-        if code in known:
-            return known[code]
-    exact: dict[int, type[DetectorError]] = {429: Overloaded, 503: ModelUnavailable, 504: TimedOut, 404: RouteNotFound}
-    return exact.get(status, MalformedRequest if 400 <= status < 500 else InternalError)
+    return _BY_STATUS.get(status, MalformedRequest if 400 <= status < 500 else InternalError)
 
 
 def named(error: DetectorError, request_id: str | None) -> DetectorError:

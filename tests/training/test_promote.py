@@ -11,7 +11,7 @@ from detector.artefact import Artefact, load
 from training.assemble import write
 from training.promote import Gate, InvalidGate, check, figure, install, present_default, table
 
-RECIPE = Path(__file__).parent.parent.parent / "training" / "recipes" / "gate.yaml"
+RECIPE = Path(__file__).parent.parent.parent / "training" / "gate.yaml"
 
 
 @pytest.fixture(scope="module")

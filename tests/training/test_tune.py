@@ -13,7 +13,7 @@ from training.tune import InvalidSearch, Range, describe, read_space, tune
 
 BASE = Recipe(steps=3)
 SPACE = {"learning_rate": Range(low=1e-5, high=1e-1, log=True), "mixup": Range(among=(0.0, 0.5))}
-SHIPPED = Path(__file__).parent.parent.parent / "training" / "recipes" / "space.yaml"
+SHIPPED = Path(__file__).parent.parent.parent / "training" / "space.yaml"
 
 
 @pytest.fixture

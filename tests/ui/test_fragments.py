@@ -28,9 +28,14 @@ def verdict(probability: float) -> Verdict:
     ],
 )
 def test_a_verdict_says_what_it_means_at_its_thresholds(probability: float, headline: str, meaning: str) -> None:
-    html = fragments.verdict(verdict(probability), "mug.jpg")
+    answer = verdict(probability)
+    html = fragments.verdict(answer, "mug.jpg")
     assert headline in html and meaning in html and "mug.jpg" in html
-    assert 'data-copy="r1"' in html
+    assert f'data-copy="{answer.decision_id}"' in html
+
+
+def test_a_server_that_names_no_decision_is_quoted_by_its_request() -> None:
+    assert 'data-copy="r1"' in fragments.verdict(verdict(0.5).model_copy(update={"decision_id": None}), "mug.jpg")
 
 
 def test_names_and_answers_are_never_markup() -> None:
@@ -40,6 +45,7 @@ def test_names_and_answers_are_never_markup() -> None:
             "model": ModelInfo(name=HOSTILE, version=HOSTILE, hash=HOSTILE, profile=HOSTILE),
             "image": ImageFacts(width=9, height=9, format=HOSTILE, bytes=1, sha256=HOSTILE, animated=True),
             "request_id": HOSTILE,
+            "decision_id": HOSTILE,
         }
     )
     refusal = as_problem(Overloaded(HOSTILE), HOSTILE)
@@ -73,10 +79,10 @@ def test_data_of_any_shape_is_shown_and_cut() -> None:
 
 def test_a_field_of_a_newer_verdict_is_shown_as_it_comes() -> None:
     class Newer(Verdict):
-        evidence: dict[str, str]
+        weather: dict[str, str]
 
-    newer = Newer(**verdict(0.5).model_dump(), evidence={"c2pa": "signed by a camera"})
-    assert "<dt>C2pa</dt><dd>signed by a camera</dd>" in fragments.facts(newer)
+    newer = Newer(**verdict(0.5).model_dump(), weather={"sky": "no clouds"})
+    assert "<dt>Sky</dt><dd>no clouds</dd>" in fragments.facts(newer)
 
 
 def test_the_banner_says_when_the_model_is_away() -> None:
