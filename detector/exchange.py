@@ -97,7 +97,7 @@ class Exchange:
             error = foreign_error(message)
             if error:
                 self._replaced = True
-                return await self._send_problem(error)
+                return await self._send_problem(error, Headers(raw=message["headers"]).get("allow"))
         if not self._replaced:
             await self.send_plain(message)
 
@@ -114,8 +114,11 @@ class Exchange:
             self.headers["Connection"] = "close"
         await self._send_problem(error)
 
-    async def _send_problem(self, error: DetectorError) -> None:
+    async def _send_problem(self, error: DetectorError, allow: str | None = None) -> None:
+        """allow: the methods that a 405 has to name (RFC 9110)."""
         response = problem_response(error, self._request_id)
+        if allow:
+            response.headers["Allow"] = allow
         response.headers["Cache-Control"] = "no-store"
         start = {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
         await self.send_plain(start)

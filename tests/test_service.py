@@ -233,7 +233,9 @@ def test_an_address_is_never_fetched(service: httpx.Client) -> None:
 def test_what_is_not_there_is_a_problem_too(
     service: httpx.Client, method: str, path: str, status: int, code: str
 ) -> None:
-    assert_problem(service.request(method, path), status, code)
+    answer = service.request(method, path)
+    assert_problem(answer, status, code)
+    assert answer.headers.get("allow") == ("POST" if status == 405 else None)
 
 
 @pytest.mark.parametrize("given", ["a b", "x" * 65, "<script>", ""])
