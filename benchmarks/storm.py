@@ -90,8 +90,8 @@ def report(
     alive = sorted(probes)[int(0.99 * (len(probes) - 1))] * 1000
     return f"""# Storm
 
-`make storm` writes this page: {CALLERS} callers for {seconds:.0f} s on {os.cpu_count()} cores, {PHOTOS} photos, a budget of
-6,000 requests a minute for all of them, Redis killed after a third and started again after two thirds.
+`make storm` writes this page: {CALLERS} callers for {seconds:.0f} s on {os.cpu_count()} cores, {PHOTOS} photos, a
+budget of 6,000 requests a minute for all of them, Redis killed after a third and started again after two thirds.
 
 | what | measured | aim |
 | --- | --- | --- |
