@@ -57,8 +57,8 @@ format: $(DEV)/.installed ## rewrite the code as `make check` wants it
 bench: $(SERVE)/.installed model ## measure a running server against the raw model; writes benchmarks/README.md
 	$(SERVE)/bin/python -m benchmarks.service
 
-storm: $(DEV)/.installed model ## five minutes of 128 callers while Redis dies and comes back; writes benchmarks/storm.md
-	$(DEV)/bin/python -m benchmarks.storm
+storm: $(SERVE)/.installed model ## five minutes of 128 callers while Redis dies and comes back; writes benchmarks/storm.md
+	$(SERVE)/bin/python -m benchmarks.storm
 
 bench-provenance: $(DEV)/.installed ## measure what reading a file's claims costs
 	$(DEV)/bin/python -m benchmarks.provenance

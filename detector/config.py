@@ -94,7 +94,7 @@ class DecisionsSettings(_Section):
 class RedisSettings(_Section):
     url: SecretStr | None = None
     prefix: str = Field("ppd", pattern=r"^[A-Za-z0-9._-]+$")
-    timeout: float = Field(0.5, gt=0)
+    timeout: float = Field(2.0, gt=0)
     retry_interval: float = Field(2.0, gt=0)
 
 
