@@ -15,7 +15,7 @@ LAYERS = (
     {"image", "ensemble", "provenance", "auth", "cache", "ratelimit", "keys", "decisions"},
     {"artefact", "runtime", "explain"},
     {"pipeline", "client", "problems"},
-    {"forms", "exchange", "openapi", "cli"},
+    {"forms", "exchange", "openapi", "cli", "rollout"},
     {"asgi"},
 )
 PROVENANCE = (
