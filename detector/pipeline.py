@@ -232,9 +232,10 @@ class Detector:
 
 
 def _give_way() -> None:
-    """The lowest priority but one for the calling thread; elsewhere than on Linux it would be the whole process's."""
+    """A lower priority for the calling thread alone; elsewhere than on Linux it would be the whole process's."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 18)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + 5))
 
 
 async def judge_each(

@@ -1,6 +1,6 @@
 """A candidate model beside the current one: compared in shadow, or answering a share of the callers.
 
-Knows two detectors and who asks; how they are made is service.py's. Whatever the candidate does, a caller gets a
+Knows two detectors and who asks; how they are made is `assembly`'s. Whatever the candidate does, a caller gets a
 verdict: where it fails or is late the current model answers, and for a while nobody waits for the candidate.
 """
 
@@ -16,7 +16,7 @@ from detector import metrics
 from detector.calibration import label
 from detector.errors import DetectorError, InvalidImage
 from detector.pipeline import Detector, Style, judge_each
-from detector.schema import Explanation, Label, Verdict
+from detector.schema import Explanation, Label, ModelInfo, Verdict
 
 logger = logging.getLogger("bentoml.detector")
 T = TypeVar("T", Verdict, Explanation)
@@ -98,6 +98,8 @@ class Candidate:
 class Rollout:
     """The current model alone, and what every way to try another has in common."""
 
+    candidate: ModelInfo | None = None
+
     def __init__(self, current: Detector) -> None:
         self.current = current
 
@@ -129,6 +131,7 @@ class Split(Rollout):
         """share: 0..1 of the callers."""
         super().__init__(current)
         self._candidate, self._share = candidate, share
+        self.candidate = candidate.detector.model
 
     def draws(self, caller: str) -> bool:
         """Whether the candidate answers this caller: the same in every process, drawn anew for every candidate.
@@ -156,6 +159,7 @@ class Shadow(Rollout):
         """share: 0..1 of the photos. backlog: photos that may wait for it; one more is not compared."""
         super().__init__(current)
         self._candidate, self._share, self._backlog = candidate, share, backlog
+        self.candidate = candidate.detector.model
         self._running: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:

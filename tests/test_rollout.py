@@ -292,5 +292,4 @@ def test_threads_that_yield_have_a_lower_priority_than_the_process(model_folder:
     calibration = artefact.calibrations["fast"]
     detector = Detector(plan, calibration, info, RULES, LIMITS, saying(0, 16), read=read, yielding=True)
     asyncio.run(detector.predict(jpeg, "r"))
-    assert seen == [18]
-    assert os.getpriority(os.PRIO_PROCESS, 0) < 18
+    assert seen == [min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)]
