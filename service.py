@@ -329,6 +329,12 @@ class ProductPhotoDetector:
         if GUARD.open:
             logger.warning("Authentication is off: anybody who reaches this service may use it (auth.keys_file, jwt).")
 
+    @bentoml.on_startup
+    async def reach_candidate(self) -> None:
+        """What BentoML does for every service it finds on this one; it waits for none."""
+        if self._on_trial:
+            await self._on_trial.__aenter__()
+
     @bentoml.on_shutdown
     async def hang_up(self) -> None:
         self._rollout.close()
