@@ -63,7 +63,7 @@ from detector.schema import (
 
 T = TypeVar("T")
 logger = logging.getLogger("bentoml.detector")
-_PATIENCE = 5.0  # seconds /health waits for a scorer to say where it runs
+_PATIENCE = 5.0  # seconds /health waits for a scorer, and a shutdown for a candidate nobody asks any more
 
 
 def _made(make: Callable[..., T], *parts: Any) -> T:
@@ -133,7 +133,7 @@ def _candidate_artefact(model: BentoModel) -> Artefact:
         raise SystemExit(f"Candidate {_version(model)}: {error.detail}") from None
 
 
-def _scorer(name: str, held: BentoModel, artefact: Callable[[], Artefact], profile: str, yielding: bool) -> Any:
+def _scorer(name: str, held: BentoModel, artefact: Callable[[], Artefact], profile: str, on_trial: bool = False) -> Any:
     """A service that holds the networks of one profile of one model; a process of its own."""
 
     @bentoml.service(
@@ -151,8 +151,10 @@ def _scorer(name: str, held: BentoModel, artefact: Callable[[], Artefact], profi
         model = held
 
         def __init__(self) -> None:
-            if yielding:
+            if on_trial and SETTINGS.rollout.mode == "shadow":
                 os.nice(5)  # before the engine starts its threads
+            if on_trial:
+                shutdown.force_after(_PATIENCE)  # once nobody asks any more it has nothing to finish
             found, wanted = artefact(), SETTINGS.model
             plan = found.spec.plan(profile)
             self._runtime = load_runtime(found.folder, plan, wanted.device, wanted.precision, wanted.threads)
@@ -186,13 +188,9 @@ def _scorer_socket(name: str) -> Path | None:
     return Path(address.removeprefix("file://")) if address.startswith("file://") else None
 
 
-Scorer = _scorer("scorer", MODEL, _artefact, SETTINGS.model.profile, yielding=False)
+Scorer = _scorer("scorer", MODEL, _artefact, SETTINGS.model.profile)
 CandidateScorer = CANDIDATE and _scorer(
-    "candidate_scorer",
-    CANDIDATE,
-    lambda: _candidate_artefact(CANDIDATE),
-    CANDIDATE_PROFILE,
-    yielding=SETTINGS.rollout.mode == "shadow",
+    "candidate_scorer", CANDIDATE, lambda: _candidate_artefact(CANDIDATE), CANDIDATE_PROFILE, on_trial=True
 )
 
 
