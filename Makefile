@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 3000
 FUZZ_SECONDS ?= 120
+METRICS ?= http://localhost:$(PORT)/metrics
 DATA ?= $(TRAINING_DATA)
 MODEL ?= runs/model
 EXPERTS ?= runs/experts.yaml
@@ -21,7 +22,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve ui model test check format lock bench storm bench-provenance fuzz clean
+.PHONY: help serve ui model test check format lock bench storm bench-provenance rollout-report fuzz clean
 .PHONY: data augment features train tune export calibrate evaluate promote card
 
 help: ## print this help
@@ -62,6 +63,9 @@ storm: $(SERVE)/.installed model ## five minutes of 128 callers while Redis dies
 
 bench-provenance: $(DEV)/.installed ## measure what reading a file's claims costs
 	$(DEV)/bin/python -m benchmarks.provenance
+
+rollout-report: $(SERVE)/.installed ## whether the candidate is fit to promote (METRICS="http://localhost:3000/metrics ...")
+	@$(SERVE)/bin/python -m detector.comparison $(METRICS) $(ARGS)
 
 fuzz: $(DEV)/.installed ## search hostile metadata for FUZZ_SECONDS (120); what is found lies in build/fuzz
 	$(DEV)/bin/python -m tests.fuzz.provenance -max_total_time=$(FUZZ_SECONDS)

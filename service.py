@@ -1,4 +1,5 @@
-"""Two BentoML services: `Scorer` (the networks, adaptive batching) and `ProductPhotoDetector` (HTTP).
+"""BentoML services: `Scorer` (the networks, adaptive batching), one more for a candidate model, and
+`ProductPhotoDetector` (HTTP).
 
 The only place that knows BentoML, and the edge where settings are read. What they make is `detector.assembly`'s, what
 is decided about a photo `detector.pipeline`'s; docs/architecture.md says why the options below are as they are.
@@ -46,6 +47,7 @@ from detector.errors import (
 from detector.exchange import Pace
 from detector.image import safe_name
 from detector.pipeline import Style
+from detector.rollout import Rollout
 from detector.runtime import load_runtime
 from detector.schema import (
     BatchItem,
@@ -55,11 +57,13 @@ from detector.schema import (
     Decision,
     Explanation,
     Health,
+    OnTrial,
     Verdict,
 )
 
 T = TypeVar("T")
 logger = logging.getLogger("bentoml.detector")
+_PATIENCE = 5.0  # seconds /health waits for a scorer, and a shutdown for a candidate nobody asks any more
 
 
 def _made(make: Callable[..., T], *parts: Any) -> T:
@@ -83,6 +87,23 @@ def _stored(tag: str) -> BentoModel:
     return model
 
 
+def _version(model: BentoModel) -> str:
+    return str(model.stored.tag) if model.stored else str(model.tag)
+
+
+def _folder(model: BentoModel) -> Path:
+    return Path(model.stored.path) if model.stored else Path(str(model.tag))
+
+
+def _pin(section: str, values: dict[str, Any]) -> None:
+    """Which models are served is settled once: what is changed or stored later must not reach one process alone.
+
+    Processes started from here, those that take a lost one's place too, read the environment before the file.
+    """
+    for name, value in values.items():
+        os.environ[f"PPD_{section}__{name}".upper()] = json.dumps(value)
+
+
 # uvicorn believes X-Forwarded-For from this very machine unless told otherwise; here `limits.trusted_proxies` decides.
 os.environ["FORWARDED_ALLOW_IPS"] = ""
 # For the processes started from here: glibc hands large blocks back when a photo is done, instead of keeping up to the
@@ -90,58 +111,87 @@ os.environ["FORWARDED_ALLOW_IPS"] = ""
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4194304")
 SETTINGS = _made(_settings)
 MODEL = _stored(SETTINGS.model.tag)
+CANDIDATE = _stored(SETTINGS.rollout.tried) if SETTINGS.rollout.tried else None
+CANDIDATE_PROFILE = SETTINGS.rollout.profile or SETTINGS.model.profile
 GUARD = _made(assembly.guard, SETTINGS)
 LINK = _made(assembly.link, SETTINGS)
+_pin("model", SETTINGS.model.model_dump() | {"tag": _version(MODEL)})
+_pin("rollout", SETTINGS.rollout.model_dump() | ({"candidate": _version(CANDIDATE)} if CANDIDATE else {}))
+if CANDIDATE:
+    # In a container BentoML ends the whole service with any process it loses; a candidate must not be able to do that.
+    os.environ.pop("BENTOML_CONTAINERIZED", None)
 
 
 def _artefact() -> Artefact:
-    stored = MODEL.stored
-    folder = Path(stored.path) if stored else Path(SETTINGS.model.tag)
-    return _made(assembly.artefact, folder, SETTINGS.model.profile)
+    return _made(assembly.artefact, _folder(MODEL), SETTINGS.model.profile)
 
 
-@bentoml.service(
-    name="scorer",
-    workers=SETTINGS.scorer.workers,
-    traffic={"timeout": SETTINGS.scorer.batch_wait},
-    logging={"access": {"enabled": False}},  # the API process logs each request once
-    # Left alone, the client behind `depends` closes its session every 100 requests and takes the requests in
-    # flight with it: 3 % of answers were 500 at 4 concurrent callers (BentoML 1.4.39).
-    runner_connection={"max_requests": 10**9, "max_age": 1e9},
-)
-class Scorer:
-    """The networks of one profile, scored in adaptive batches."""
+def _candidate_artefact(model: BentoModel) -> Artefact:
+    try:
+        return assembly.artefact(_folder(model), CANDIDATE_PROFILE)
+    except InvalidArtefact as error:
+        raise SystemExit(f"Candidate {_version(model)}: {error.detail}") from None
 
-    model = MODEL
 
-    def __init__(self) -> None:
-        artefact, wanted = _artefact(), SETTINGS.model
-        plan = artefact.spec.plan(wanted.profile)
-        self._runtime = load_runtime(artefact.folder, plan, wanted.device, wanted.precision, wanted.threads)
-        shutdown.outlive(
-            lambda: shutdown.sibling_runs("product_photo_detector"), SETTINGS.api.shutdown_grace, _scorer_socket()
-        )
+def _scorer(name: str, held: BentoModel, artefact: Callable[[], Artefact], profile: str, on_trial: bool = False) -> Any:
+    """A service that holds the networks of one profile of one model; a process of its own."""
 
-    @bentoml.api(
-        batchable=True,
-        max_batch_size=SETTINGS.scorer.max_batch_size,
-        # The batcher cancels what it expects to be late, so it may wait as long as a request may.
-        max_latency_ms=int(1000 * SETTINGS.scorer.batch_wait),
+    @bentoml.service(
+        name=name,
+        workers=SETTINGS.scorer.workers,
+        traffic={"timeout": SETTINGS.scorer.batch_wait},
+        logging={"access": {"enabled": False}},  # the API process logs each request once
+        # Left alone, the client behind `depends` closes its session every 100 requests and takes the requests in
+        # flight with it: 3 % of answers were 500 at 4 concurrent callers (BentoML 1.4.39).
+        runner_connection={"max_requests": 10**9, "max_age": 1e9},
     )
-    def score(self, views: np.ndarray) -> np.ndarray:
-        """(n, v, 3, s, s) uint8 views of n photos -> (n, plan.width) float32 evidence."""
-        return self._runtime.score(views)
+    class Scorer:
+        """The networks of one profile, scored in adaptive batches."""
 
-    @bentoml.api
-    def device(self) -> str:
-        """Where the networks run."""
-        return self._runtime.device
+        model = held
+
+        def __init__(self) -> None:
+            if on_trial and SETTINGS.rollout.mode == "shadow":
+                os.nice(5)  # before the engine starts its threads
+            if on_trial:
+                shutdown.force_after(_PATIENCE)  # once nobody asks any more it has nothing to finish
+            found, wanted = artefact(), SETTINGS.model
+            plan = found.spec.plan(profile)
+            self._runtime = load_runtime(found.folder, plan, wanted.device, wanted.precision, wanted.threads)
+            shutdown.outlive(
+                lambda: shutdown.sibling_runs("product_photo_detector"),
+                SETTINGS.api.shutdown_grace,
+                _scorer_socket(name),
+            )
+
+        @bentoml.api(
+            batchable=True,
+            max_batch_size=SETTINGS.scorer.max_batch_size,
+            # The batcher cancels what it expects to be late, so it may wait as long as a request may.
+            max_latency_ms=int(1000 * SETTINGS.scorer.batch_wait),
+        )
+        def score(self, views: np.ndarray) -> np.ndarray:
+            """(n, v, 3, s, s) uint8 views of n photos -> (n, plan.width) float32 evidence."""
+            return self._runtime.score(views)
+
+        @bentoml.api
+        def device(self) -> str:
+            """Where the networks run."""
+            return self._runtime.device
+
+    return Scorer
 
 
-def _scorer_socket() -> Path | None:
-    """The unix socket of the scorer. BentoML 1.4.39 removes its folder before it stops those who still ask."""
-    address: str = json.loads(os.environ.get("BENTOML_RUNNER_MAP", "{}")).get("scorer", "")
+def _scorer_socket(name: str) -> Path | None:
+    """The unix socket of a scorer. BentoML 1.4.39 removes its folder before it stops those who still ask."""
+    address: str = json.loads(os.environ.get("BENTOML_RUNNER_MAP", "{}")).get(name, "")
     return Path(address.removeprefix("file://")) if address.startswith("file://") else None
+
+
+Scorer = _scorer("scorer", MODEL, _artefact, SETTINGS.model.profile)
+CandidateScorer = CANDIDATE and _scorer(
+    "candidate_scorer", CANDIDATE, lambda: _candidate_artefact(CANDIDATE), CANDIDATE_PROFILE, on_trial=True
+)
 
 
 class _Form(bentoml.IODescriptor):
@@ -214,9 +264,13 @@ async def _visible_decision(request: Request) -> Decision:
     return decision
 
 
+def _caller_id(request: Request) -> str:
+    return asgi.entry_of(request).caller.id
+
+
 def _caller_name(request: Request) -> str | None:
     """Who is recorded; an address is nobody's name, and is not kept."""
-    return None if GUARD.open else asgi.entry_of(request).caller.id
+    return None if GUARD.open else _caller_id(request)
 
 
 extras = Starlette(
@@ -240,10 +294,17 @@ class ProductPhotoDetector:
 
     model = MODEL
     scorer = bentoml.depends(Scorer)
+    candidate = bentoml.depends(CandidateScorer) if CandidateScorer else None
 
     def __init__(self) -> None:
         logging.getLogger("bentoml").setLevel(SETTINGS.log.level)
-        self._detector = assembly.detector(SETTINGS, _artefact(), SETTINGS.model.profile, self._score, LINK)
+        model, profile = _artefact(), SETTINGS.model.profile
+        self._current = assembly.detector(SETTINGS, model, profile, self._score, LINK)
+        self._on_trial: Any = None
+        if CANDIDATE:
+            # Readiness asks every service found here, and nobody's answer depends on the candidate.
+            self._on_trial, self.candidate = self.candidate, None
+        self._rollout = self._make_rollout()
         self._decisions = assembly.decisions(SETTINGS)
         extras.state.decisions = self._decisions
         self._started = time.monotonic()
@@ -255,14 +316,26 @@ class ProductPhotoDetector:
     def verify() -> None:
         """Once, before any process serves: model, trust list and records can be read, and who may come in is said."""
         _artefact()
+        if CANDIDATE:
+            _candidate_artefact(CANDIDATE)
+            logger.warning(
+                "Candidate %s is tried beside %s (%s).", _version(CANDIDATE), _version(MODEL), SETTINGS.rollout.mode
+            )
         _made(assembly.file_reader, SETTINGS)
         if SETTINGS.decisions.path:
             _made(prepare, SETTINGS.decisions.path)
         if GUARD.open:
             logger.warning("Authentication is off: anybody who reaches this service may use it (auth.keys_file, jwt).")
 
+    @bentoml.on_startup
+    async def reach_candidate(self) -> None:
+        """What BentoML does for every service it finds on this one; it waits for none."""
+        if self._on_trial:
+            await self._on_trial.__aenter__()
+
     @bentoml.on_shutdown
     async def hang_up(self) -> None:
+        self._rollout.close()
         if LINK:
             await LINK.close()
         if self._decisions:
@@ -273,8 +346,8 @@ class ProductPhotoDetector:
         """Judge one photo."""
 
         async def work(request_id: str) -> Verdict:
-            verdict = await self._detector.predict((await forms.read_photo(image)).data, request_id)
-            return self._record(verdict, image)
+            photo = (await forms.read_photo(image)).data
+            return self._record(await self._rollout.predict(photo, request_id, _caller_id(image)), image)
 
         return await _answer(image, work)
 
@@ -298,7 +371,7 @@ class ProductPhotoDetector:
             drawn = SETTINGS.explain
             default = Style(drawn.alpha, drawn.colormap, drawn.format, drawn.max_side)
             upload, style = await forms.read_explain(image, default)
-            explanation = await self._detector.explain(upload.data, style, request_id)
+            explanation = await self._rollout.explain(upload.data, style, request_id, _caller_id(image))
             return explanation.model_copy(update={"verdict": self._record(explanation.verdict, image)})
 
         return await _answer(image, work)
@@ -313,6 +386,16 @@ class ProductPhotoDetector:
             ) from None
         return evidence
 
+    async def _score_on_trial(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        evidence: NDArray[np.float32] = await self._on_trial.to_async.score(views)
+        return evidence
+
+    def _make_rollout(self) -> Rollout:
+        if not CANDIDATE:
+            return Rollout(self._current)
+        model = _candidate_artefact(CANDIDATE)
+        return assembly.rollout(SETTINGS, self._current, model, CANDIDATE_PROFILE, self._score_on_trial, LINK)
+
     def _record(self, verdict: Verdict, request: Request) -> Verdict:
         """The verdict with an id of its own, under which it is kept where records are."""
         name = uuid4().hex
@@ -326,7 +409,7 @@ class ProductPhotoDetector:
         self, uploads: list[forms.Upload | NotAFile], request_id: str, request: Request
     ) -> BatchVerdict:
         photos = [upload.data for upload in uploads if isinstance(upload, forms.Upload)]
-        judged = iter(await self._detector.predict_many(photos, request_id))
+        judged = iter(await self._rollout.predict_many(photos, request_id, _caller_id(request)))
         items = []
         for index, upload in enumerate(uploads):
             outcome = next(judged) if isinstance(upload, forms.Upload) else upload
@@ -338,16 +421,27 @@ class ProductPhotoDetector:
         return BatchVerdict(items=items, summary=_summary(items), request_id=request_id)
 
     async def _health(self) -> Health:
-        try:
-            device = await self.scorer.to_async.device()
-        except (BentoMLException, OSError):
-            device = None
+        device, answering = await asyncio.gather(_device(self.scorer), _device(self._on_trial))
+        tried = self._rollout.candidate
         return Health(
             status="ok" if device else "unavailable",
-            model=self._detector.model,
+            model=self._current.model,
             device=device,
+            candidate=tried and OnTrial(model=tried, mode=SETTINGS.rollout.mode, answering=answering is not None),
             uptime=round(time.monotonic() - self._started, 3),
         )
+
+
+async def _device(scorer: Any) -> str | None:
+    """Where a scorer's networks run; None where it does not say, or there is none."""
+    if scorer is None:
+        return None
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            device: str = await scorer.to_async.device()
+    except (BentoMLException, OSError):  # a timeout is an OSError
+        return None
+    return device
 
 
 async def _answer(request: Request, work: Callable[[str], Awaitable[BaseModel]]) -> Response:

@@ -9,6 +9,7 @@ from pathlib import Path
 from detector import __version__, asgi, cache
 from detector.artefact import Artefact, load
 from detector.auth import Failures, Guard
+from detector.calibration import Calibration
 from detector.config import Settings
 from detector.decisions import Decisions
 from detector.errors import InvalidArtefact, InvalidSettings
@@ -19,6 +20,8 @@ from detector.pipeline import Detector, Rules, Score
 from detector.provenance.policy import Policy
 from detector.provenance.reading import FileReader
 from detector.ratelimit import Budgets
+from detector.rollout import Candidate, Rollout, Shadow, Split
+from detector.schema import ModelInfo
 from detector.tokens import KeySet, TokenRules, Tokens, read_secret
 
 
@@ -65,30 +68,68 @@ def decisions(settings: Settings) -> Decisions | None:
 
 def detector(settings: Settings, model: Artefact, profile: str, score: Score, shared: Link | None) -> Detector:
     """What judges photos by one profile of a model."""
-    photo, verdict, claims = settings.photo, settings.verdict, settings.provenance
-    calibration, reader = model.calibrations[profile], file_reader(settings)
+    claims, calibration, reader = settings.provenance, model.calibrations[profile], file_reader(settings)
     return Detector(
         model.spec.plan(profile),
         calibration,
         model.info(profile),
-        Rules(verdict.thresholds or calibration.thresholds, verdict.medium_confidence, verdict.high_confidence),
-        Limits(photo.max_bytes, photo.max_pixels, photo.max_side, photo.min_side, frozenset(photo.formats)),
+        _rules(settings, calibration),
+        _limits(settings),
         score,
         settings.api.decode_threads,
         read=reader.read if reader else None,
         policy=Policy(claims.signed_generation, claims.signed_edit, claims.unsigned_claim, claims.signed_capture),
-        cache=verdict_cache(settings, model.info(profile).hash, shared),
+        cache=verdict_cache(settings, model.info(profile), shared),
     )
 
 
-def verdict_cache(settings: Settings, model_hash: str, shared: Link | None) -> cache.VerdictCache | None:
-    """Verdicts of this release, this model and these settings; whatever may change a verdict is in the scope."""
+def shadow_detector(settings: Settings, model: Artefact, profile: str, score: Score) -> Detector:
+    """What judges photos to be compared: by their pixels alone, remembering nothing, when there is time."""
+    calibration = model.calibrations[profile]
+    return Detector(
+        model.spec.plan(profile),
+        calibration,
+        model.info(profile),
+        _rules(settings, calibration),
+        _limits(settings),
+        score,
+        threads=1,
+        yielding=True,
+    )
+
+
+def _rules(settings: Settings, calibration: Calibration) -> Rules:
+    words = settings.verdict
+    return Rules(words.thresholds or calibration.thresholds, words.medium_confidence, words.high_confidence)
+
+
+def _limits(settings: Settings) -> Limits:
+    photo = settings.photo
+    return Limits(photo.max_bytes, photo.max_pixels, photo.max_side, photo.min_side, frozenset(photo.formats))
+
+
+def rollout(
+    settings: Settings, current: Detector, candidate: Artefact, profile: str, score: Score, shared: Link | None
+) -> Rollout:
+    """The candidate beside the current model, as the settings want it tried."""
+    wanted = settings.rollout
+    if wanted.mode == "split":
+        trial = Candidate(detector(settings, candidate, profile, score, shared), wanted.timeout)
+        return Split(current, trial, wanted.split_share)
+    trial = Candidate(shadow_detector(settings, candidate, profile, score), wanted.timeout)
+    return Shadow(current, trial, wanted.shadow_share, wanted.shadow_backlog)
+
+
+def verdict_cache(settings: Settings, model: ModelInfo, shared: Link | None) -> cache.VerdictCache | None:
+    """Verdicts of this release, this model and these settings; whatever may change a verdict is in the scope.
+
+    The model's tag is not: a promoted candidate finds the verdicts it gave as a candidate.
+    """
     kept = settings.cache
-    options = {
-        name: getattr(settings, name).model_dump(mode="json") for name in ("model", "verdict", "photo", "provenance")
-    }
+    options = {name: getattr(settings, name).model_dump(mode="json") for name in ("verdict", "photo", "provenance")}
+    options["model"] = settings.model.model_dump(mode="json", exclude={"tag"}) | {"profile": model.profile}
     anchors = settings.provenance.read_trust_anchors()  # the list itself: its file may change under the same name
-    scope = cache.scope(model_hash, {"release": __version__, "anchors": anchors, **options})
+    scope = cache.scope(model.hash, {"release": __version__, "anchors": anchors, **options})
     return cache.VerdictCache(scope, kept.entries, kept.ttl, shared) if kept.entries else None
 
 

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from detector.errors import InvalidSettings
 from detector.schema import Colormap, OverlayFormat, Thresholds
@@ -18,6 +27,9 @@ PREFIX = "PPD_"
 _NO_SETTINGS = {"PPD_CONFIG", "PPD_ADDRESS", "PPD_API_KEY"}  # the last two are the client's, in the same shell
 Format = Literal["JPEG", "PNG", "WEBP", "AVIF"]
 Rate = Annotated[str, Field(pattern=r"^[1-9]\d{0,8}/([1-9]\d{0,4} ?)?(second|minute|hour|day)s?$")]
+
+# YAML reads a bare `off` as false.
+Mode = Annotated[Literal["shadow", "split", "off"], BeforeValidator(lambda said: "off" if said is False else said)]
 
 
 class _Section(BaseModel):
@@ -153,6 +165,21 @@ class CorsSettings(_Section):
     allow_origins: tuple[str, ...] = ()
 
 
+class RolloutSettings(_Section):
+    candidate: str | None = None
+    profile: str | None = None
+    mode: Mode = "shadow"
+    split_share: float = Field(0.1, ge=0, le=1)
+    shadow_share: float = Field(1.0, ge=0, le=1)
+    shadow_backlog: int = Field(16, ge=1, le=1000)
+    timeout: float = Field(10.0, gt=0)
+
+    @property
+    def tried(self) -> str | None:
+        """The candidate, where one is on trial."""
+        return None if self.mode == "off" else self.candidate
+
+
 class LogSettings(_Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -175,6 +202,7 @@ class Settings(_Section):
     cache: CacheSettings = CacheSettings()
     decisions: DecisionsSettings = DecisionsSettings()
     redis: RedisSettings = RedisSettings()
+    rollout: RolloutSettings = RolloutSettings()
     log: LogSettings = LogSettings()
 
 

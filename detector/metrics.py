@@ -3,7 +3,7 @@
 In several processes counters are summed; a gauge tells what was said last.
 """
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 REDIS_UP = Gauge(
     "ppd_redis_up", "1 while the configured Redis answers, 0 while it is gone", multiprocess_mode="mostrecent"
@@ -14,3 +14,36 @@ REFUSALS = Counter("ppd_refusals_total", "Requests the gate refused before any w
 DECISIONS = Counter("ppd_decisions_total", "Decision records, by result (kept, lost)", ["result"])
 IN_FLIGHT = Gauge("ppd_in_flight", "Requests worked on or waiting for their turn", multiprocess_mode="livesum")
 CALLERS_LEFT = Counter("ppd_callers_left_total", "Requests dropped because their caller had left")
+ROLLOUT_CANDIDATE_UP = Gauge(
+    "ppd_rollout_candidate_up",
+    "1 while the candidate model works, 0 while any process finds it failing, by its hash and profile",
+    ["hash", "profile"],
+    multiprocess_mode="livemin",
+)
+ROLLOUT_ANSWERS = Counter(
+    "ppd_rollout_answers_total",
+    "Photos answered in a split, by model (current, candidate) and the label of their pixels",
+    ["model", "label"],
+)
+ROLLOUT_FALLBACKS = Counter(
+    "ppd_rollout_fallbacks_total", "Photos of the candidate's callers that the current model answered in its place"
+)
+ROLLOUT_SHADOW = Counter(
+    "ppd_rollout_shadow_total", "Photos meant for comparison, by result (compared, dropped, failed)", ["result"]
+)
+ROLLOUT_LABELS = Counter(
+    "ppd_rollout_labels_total",
+    "Photos compared, by the label of their pixels that each model gives",
+    ["current", "candidate"],
+)
+ROLLOUT_SHIFT = Histogram(
+    "ppd_rollout_probability_shift",
+    "Absolute difference of the two models' probabilities of a photo",
+    buckets=(0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0),
+)
+ROLLOUT_SECONDS = Histogram(
+    "ppd_rollout_seconds",
+    "Seconds from a photo's bytes to its score, by model (current, candidate)",
+    ["model"],
+    buckets=(0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0),
+)

@@ -283,8 +283,17 @@ class Explanation(Message):
         return f"{self.verdict._repr_html_()}{self.overlay._repr_html_()}"
 
 
+class OnTrial(Message):
+    """A candidate model tried beside the current one."""
+
+    model: ModelInfo
+    mode: Literal["shadow", "split"] = Field(description="compared and never answering, or answering some callers")
+    answering: bool = Field(description="whether it can be asked now; what it fails in, the current model answers")
+
+
 class Health(Message):
     status: Literal["ok", "unavailable"]
     model: ModelInfo | None
     device: str | None
+    candidate: OnTrial | None = Field(None, description="null where no candidate is tried")
     uptime: float = Field(description="seconds since this process began to serve")

@@ -59,6 +59,8 @@ def test_a_threshold_can_be_set_and_unset(tmp_path: Path) -> None:
         ("limits: {predict: often}", {}, "limits.predict"),
         ("limits: {predict: 0/minute}", {}, "limits.predict"),
         ("limits: {trusted_proxies: [10.0.0.1/8]}", {}, "limits.trusted_proxies"),
+        ("rollout: {mode: canary}", {}, "rollout.mode"),
+        ("", {"PPD_ROLLOUT__SPLIT_SHARE": "10"}, "rollout.split_share"),
         ("jwt: {key_set: https://id.example/keys}", {}, "issuer and audience must be set"),
     ],
 )
@@ -90,6 +92,13 @@ def test_the_policy_s_settings_are_the_policy_s() -> None:
     assert named == Settings().provenance.model_dump(include=set(named))
     with pytest.raises(InvalidSettings, match="unsigned_claim"):
         load_settings(None, {"PPD_PROVENANCE__UNSIGNED_CLAIM": "decides"})
+
+
+def test_a_candidate_is_on_trial_unless_switched_off() -> None:
+    named = {"PPD_ROLLOUT__CANDIDATE": "m:1"}
+    assert load_settings(None, {}).rollout.tried is None
+    assert load_settings(None, named).rollout.tried == "m:1"
+    assert load_settings(None, named | {"PPD_ROLLOUT__MODE": "off"}).rollout.tried is None
 
 
 def test_settings_can_not_be_changed() -> None:

@@ -12,10 +12,10 @@ LAYERS = (
     {"words"},
     {"errors", "schema", "metrics", "address", "shutdown"},
     {"config", "container", "preprocess", "calibration", "networks", "facts", "link", "keyring", "tokens"},
-    {"image", "ensemble", "provenance", "auth", "cache", "ratelimit", "keys", "decisions"},
+    {"image", "ensemble", "provenance", "auth", "cache", "ratelimit", "keys", "decisions", "comparison"},
     {"artefact", "runtime", "explain"},
     {"pipeline", "client", "problems"},
-    {"forms", "exchange", "openapi", "cli"},
+    {"forms", "exchange", "openapi", "cli", "rollout"},
     {"asgi"},
     {"assembly"},
 )
@@ -36,9 +36,9 @@ OWNERS = {
     "sqlite3": {"decisions"},
     "jwt": {"tokens"},
     "limits": {"ratelimit"},
-    "prometheus_client": {"metrics"},
+    "prometheus_client": {"metrics", "comparison"},
     "psutil": {"shutdown"},
-    "httpx": {"client", "cli"},
+    "httpx": {"client", "cli", "comparison"},
 }
 PROVENANCE_MODULES = sorted(path for path in (ROOT / "detector/provenance").glob("*.py") if path.stem != "__init__")
 MODULES = sorted(path for path in (ROOT / "detector").rglob("*.py") if path.parent.name in {"detector", "client"})
