@@ -1,7 +1,7 @@
 """Two BentoML services: `Scorer` (the networks, adaptive batching) and `ProductPhotoDetector` (HTTP).
 
-The only place that knows BentoML, and the edge where settings are read. What is decided about a photo is
-`detector.pipeline`'s; docs/architecture.md says why the options below are as they are.
+The only place that knows BentoML, and the edge where settings are read. What they make is `detector.assembly`'s, what
+is decided about a photo `detector.pipeline`'s; docs/architecture.md says why the options below are as they are.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import bentoml
@@ -28,9 +28,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from detector import __version__, asgi, cache, forms, openapi, problems, shutdown
-from detector.artefact import Artefact, load
-from detector.auth import Failures, Guard
+from detector import asgi, assembly, forms, openapi, problems, shutdown
+from detector.artefact import Artefact
 from detector.config import Settings, load_settings
 from detector.decisions import Decisions, prepare
 from detector.errors import (
@@ -45,13 +44,8 @@ from detector.errors import (
     TimedOut,
 )
 from detector.exchange import Pace
-from detector.image import Limits, safe_name
-from detector.keyring import Keyring
-from detector.link import Link
-from detector.pipeline import Detector, Rules, Style
-from detector.provenance.policy import Policy
-from detector.provenance.reading import FileReader
-from detector.ratelimit import Budgets
+from detector.image import safe_name
+from detector.pipeline import Style
 from detector.runtime import load_runtime
 from detector.schema import (
     BatchItem,
@@ -63,17 +57,22 @@ from detector.schema import (
     Health,
     Verdict,
 )
-from detector.tokens import KeySet, TokenRules, Tokens, read_secret
 
+T = TypeVar("T")
 logger = logging.getLogger("bentoml.detector")
+
+
+def _made(make: Callable[..., T], *parts: Any) -> T:
+    """What `make` makes of its parts; ends the process with one line where it can't."""
+    try:
+        return make(*parts)
+    except (InvalidSettings, InvalidArtefact) as error:
+        raise SystemExit(error.detail) from None
 
 
 def _settings() -> Settings:
     named = os.environ.get("PPD_CONFIG")
-    try:
-        return load_settings(Path(named) if named else Path(__file__).with_name("configuration.yaml"))
-    except DetectorError as error:
-        raise SystemExit(error.detail) from None
+    return load_settings(Path(named) if named else Path(__file__).with_name("configuration.yaml"))
 
 
 def _stored(tag: str) -> BentoModel:
@@ -84,60 +83,21 @@ def _stored(tag: str) -> BentoModel:
     return model
 
 
-def _guard() -> Guard:
-    """Who may come in, by the settings; ends the process with one line where keys can't be read."""
-    auth, token = SETTINGS.auth, SETTINGS.jwt
-    try:
-        keyring = Keyring(auth.keys_file) if auth.keys_file else None
-        secret = read_secret(token.secret_file) if token.secret_file else None
-    except InvalidSettings as error:
-        raise SystemExit(error.detail) from None
-    key_set = KeySet(token.key_set, token.key_set_ttl, token.key_set_timeout) if token.key_set else None
-    rules = TokenRules(token.issuer or "", token.audience or "", token.leeway, token.scope_claim)
-    tokens = Tokens(rules, secret, key_set) if secret or key_set else None
-    return Guard(keyring, tokens, Failures(auth.max_failures))
-
-
-def _link() -> Link | None:
-    redis = SETTINGS.redis
-    url = redis.url.get_secret_value() if redis.url else None
-    try:
-        return Link(url, redis.prefix, redis.timeout, redis.retry_interval) if url else None
-    except ValueError:
-        raise SystemExit("Configuration: redis.url: not an address such as redis://host:6379/0.") from None
-
-
 # uvicorn believes X-Forwarded-For from this very machine unless told otherwise; here `limits.trusted_proxies` decides.
 os.environ["FORWARDED_ALLOW_IPS"] = ""
 # For the processes started from here: glibc hands large blocks back when a photo is done, instead of keeping up to the
 # largest photo's memory in every thread (240 MB after two of 49 megapixels).
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4194304")
-SETTINGS = _settings()
+SETTINGS = _made(_settings)
 MODEL = _stored(SETTINGS.model.tag)
-GUARD = _guard()
-LINK = _link()
+GUARD = _made(assembly.guard, SETTINGS)
+LINK = _made(assembly.link, SETTINGS)
 
 
 def _artefact() -> Artefact:
-    """The verified model folder; ends the process with one line where it can't be trusted or lacks the profile."""
     stored = MODEL.stored
-    try:
-        artefact = load(Path(stored.path) if stored else Path(SETTINGS.model.tag))
-        if SETTINGS.model.profile not in artefact.spec.profiles:
-            known = ", ".join(artefact.spec.profiles)
-            raise InvalidArtefact(f"The model has no profile {SETTINGS.model.profile}; it has {known}.")
-    except InvalidArtefact as error:
-        raise SystemExit(error.detail) from None
-    return artefact
-
-
-def _file_reader() -> FileReader | None:
-    """Reads what files say of themselves; ends the process with one line where the trust list is none."""
-    wanted = SETTINGS.provenance
-    try:
-        return FileReader(wanted.read_trust_anchors(), wanted.max_block, wanted.prompts) if wanted.enabled else None
-    except InvalidSettings as error:
-        raise SystemExit(error.detail) from None
+    folder = Path(stored.path) if stored else Path(SETTINGS.model.tag)
+    return _made(assembly.artefact, folder, SETTINGS.model.profile)
 
 
 @bentoml.service(
@@ -283,24 +243,8 @@ class ProductPhotoDetector:
 
     def __init__(self) -> None:
         logging.getLogger("bentoml").setLevel(SETTINGS.log.level)
-        artefact, photo, verdict = _artefact(), SETTINGS.photo, SETTINGS.verdict
-        reader, claims = _file_reader(), SETTINGS.provenance
-        profile = SETTINGS.model.profile
-        calibration = artefact.calibrations[profile]
-        self._detector = Detector(
-            artefact.spec.plan(profile),
-            calibration,
-            artefact.info(profile),
-            Rules(verdict.thresholds or calibration.thresholds, verdict.medium_confidence, verdict.high_confidence),
-            Limits(photo.max_bytes, photo.max_pixels, photo.max_side, photo.min_side, frozenset(photo.formats)),
-            self._score,
-            SETTINGS.api.decode_threads,
-            read=reader.read if reader else None,
-            policy=Policy(claims.signed_generation, claims.signed_edit, claims.unsigned_claim, claims.signed_capture),
-            cache=_cache(artefact.info(profile).hash),
-        )
-        kept = SETTINGS.decisions
-        self._decisions = Decisions(kept.path, 86_400 * kept.retention_days) if kept.path else None
+        self._detector = assembly.detector(SETTINGS, _artefact(), SETTINGS.model.profile, self._score, LINK)
+        self._decisions = assembly.decisions(SETTINGS)
         extras.state.decisions = self._decisions
         self._started = time.monotonic()
         shutdown.force_after(SETTINGS.api.shutdown_grace)
@@ -311,8 +255,9 @@ class ProductPhotoDetector:
     def verify() -> None:
         """Once, before any process serves: model, trust list and records can be read, and who may come in is said."""
         _artefact()
-        _file_reader()
-        _prepare_decisions()
+        _made(assembly.file_reader, SETTINGS)
+        if SETTINGS.decisions.path:
+            _made(prepare, SETTINGS.decisions.path)
         if GUARD.open:
             logger.warning("Authentication is off: anybody who reaches this service may use it (auth.keys_file, jwt).")
 
@@ -423,15 +368,6 @@ async def _answer(request: Request, work: Callable[[str], Awaitable[BaseModel]])
     return problems.problem_response(error, request_id)
 
 
-def _prepare_decisions() -> None:
-    """Ends the process with one line where the file of the records can't be made."""
-    try:
-        if SETTINGS.decisions.path:
-            prepare(SETTINGS.decisions.path)
-    except InvalidSettings as error:
-        raise SystemExit(error.detail) from None
-
-
 def _summary(items: list[BatchItem]) -> BatchSummary:
     labels = Counter(item.verdict.label if item.verdict else "errors" for item in items)
     return BatchSummary(
@@ -443,46 +379,10 @@ def _summary(items: list[BatchItem]) -> BatchSummary:
     )
 
 
-def _cache(model_hash: str) -> cache.VerdictCache | None:
-    """Verdicts of this release, this model and these settings; whatever may change a verdict is in the scope."""
-    kept = SETTINGS.cache
-    options = {
-        name: getattr(SETTINGS, name).model_dump(mode="json") for name in ("model", "verdict", "photo", "provenance")
-    }
-    anchors = SETTINGS.provenance.read_trust_anchors()  # the list itself: its file may change under the same name
-    scope = cache.scope(model_hash, {"release": __version__, "anchors": anchors, **options})
-    return cache.VerdictCache(scope, kept.entries, kept.ttl, LINK) if kept.entries else None
-
-
 def _cache_headers(answer: BaseModel) -> dict[str, str]:
     if not isinstance(answer, Verdict) or not SETTINGS.cache.entries:
         return {}
     return {"X-Cache": "hit" if answer.cached else "miss"}
-
-
-def _doors() -> dict[str, asgi.Door]:
-    """What each route asks of a caller, and the bytes its body may have."""
-    one = SETTINGS.photo.max_bytes + asgi.FORM_OVERHEAD
-    many = SETTINGS.batch.max_images * SETTINGS.photo.max_bytes + asgi.FORM_OVERHEAD
-    return {
-        "/predict": asgi.Door("POST", "predict", one),
-        "/predict/batch": asgi.Door("POST", "batch", many),
-        "/explain": asgi.Door("POST", "explain", one),
-        "/decisions/{id}": asgi.Door("GET", "decisions", anyone=True),
-        "/decisions/{id}/feedback": asgi.Door("POST", "decisions", anyone=True),
-    }
-
-
-def _budgets() -> Budgets:
-    limits = SETTINGS.limits
-    rates = {
-        "predict": limits.predict,
-        "batch": limits.batch,
-        "explain": limits.explain,
-        "decisions": limits.decisions,
-    }
-    set_ones = {route: rate for route, rate in rates.items() if rate}
-    return Budgets(set_ones, LINK, limits.on_redis_loss, SETTINGS.api.retry_after)
 
 
 _service: Any = ProductPhotoDetector
@@ -507,10 +407,10 @@ if SETTINGS.cors.allow_origins:
     )
 _service.add_asgi_middleware(
     asgi.Gate,
-    doors=_doors(),
+    doors=assembly.doors(SETTINGS),
     room=asgi.Room(SETTINGS.api.max_in_flight, SETTINGS.api.max_queued, SETTINGS.api.retry_after),
     pace=Pace(SETTINGS.api.upload_grace, SETTINGS.api.upload_rate),
     guard=GUARD,
-    budgets=_budgets(),
+    budgets=assembly.budgets(SETTINGS, LINK),
     trusted=SETTINGS.limits.trusted_proxies,
 )
