@@ -86,6 +86,9 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- if and $values.modelStore.existingClaim (hasSuffix ":latest" $settings.model.tag) -}}
 {{- fail "modelStore.existingClaim needs configuration.model.tag with a version: pods that start later would serve another latest" -}}
 {{- end -}}
+{{- if gt (int $values.autoscaling.minReplicas) (int $values.autoscaling.maxReplicas) -}}
+{{- fail "autoscaling.minReplicas must not be above autoscaling.maxReplicas" -}}
+{{- end -}}
 {{- if le (float64 $settings.api.shutdown_grace) (float64 $settings.api.timeout) -}}
 {{- fail "configuration.api.shutdown_grace must be above configuration.api.timeout, or a rollout cuts requests off" -}}
 {{- end -}}

@@ -1,0 +1,1 @@
+"""Everything that runs the product elsewhere: the chart, the dashboard, the rules."""
