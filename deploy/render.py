@@ -1,6 +1,6 @@
 """`python -m deploy.render [VALUES.yaml ...]`: lint the chart and write what it renders to, with Helm's own engine.
 
-Without a file every one under ci/ is taken. Reaches no cluster; whether the manifests are right tests/test_helm.py asks.
+Without a file every one under ci/ is taken. Reaches no cluster; tests/test_helm.py asks whether manifests are right.
 """
 
 import sys
