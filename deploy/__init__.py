@@ -1,1 +1,1 @@
-"""Everything that runs the product elsewhere: the chart, the dashboard, the rules."""
+"""What brings the service to machines: the Bento's folder, images, compose, Helm chart, rules and dashboards."""
