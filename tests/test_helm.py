@@ -476,6 +476,15 @@ def test_the_notes_warn(values: dict[str, Any], sentence: str) -> None:
     assert sentence in charts.render(values)["product-photo-detector/templates/NOTES.txt"]
 
 
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text("utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_values_in_the_documents_render(example: str) -> None:
+    values = yaml.safe_load(example.replace("sha256:...", f"sha256:{0:064}"))
+    assert charts.manifests(values)
+
+
 # Values that are wrong
 
 
