@@ -22,7 +22,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve ui model test check format lock bench storm bench-provenance rollout-report fuzz clean
+.PHONY: help serve ui model test check format lock bench storm bench-provenance rollout-report capacity helm fuzz clean
 .PHONY: data augment features train tune export calibrate evaluate promote card
 
 help: ## print this help
@@ -57,9 +57,17 @@ format: $(DEV)/.installed ## rewrite the code as `make check` wants it
 
 bench: $(SERVE)/.installed model ## measure a running server against the raw model; writes benchmarks/README.md
 	$(SERVE)/bin/python -m benchmarks.service
+	$(SERVE)/bin/python -m benchmarks.capacity
 
 storm: $(SERVE)/.installed model ## five minutes of 128 callers while Redis dies and comes back; writes benchmarks/storm.md
 	$(SERVE)/bin/python -m benchmarks.storm
+	$(SERVE)/bin/python -m benchmarks.capacity
+
+capacity: $(SERVE)/.installed ## how many pods a load needs (LOAD=photos a second), from what bench and storm measured
+	$(SERVE)/bin/python -m benchmarks.capacity $(if $(LOAD),--photos-per-second $(LOAD))
+
+helm: $(DEV)/.installed ## lint the chart and render it (VALUES=file) into build/helm, with Helm's own engine
+	$(DEV)/bin/python -m deploy.render $(VALUES)
 
 bench-provenance: $(DEV)/.installed ## measure what reading a file's claims costs
 	$(DEV)/bin/python -m benchmarks.provenance
