@@ -1,0 +1,1 @@
+"""What brings the service to machines: the Bento's folder, images, compose, Helm chart, rules and dashboards."""
