@@ -85,7 +85,7 @@ sbom: $(DEV)/.installed ## write what the Bento installs (FLAVOUR, or ui), as Cy
 	@$(DEV)/bin/python -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
 	  -o build/sbom-$(FLAVOUR).json requirements-$(FLAVOUR:cpu=serve).lock
 
-BUILD_IMAGE = $(or $(CONTAINER),docker) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION)
+BUILD_IMAGE = $(or $(CONTAINER),docker) build $(if $(findstring podman,$(CONTAINER)),--format docker )--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION)
 containerize: bento ## build the images IMAGE (FLAVOUR) and UI_IMAGE with docker or podman; print how where neither is
 	$(if $(CONTAINER),,@echo "Neither docker nor podman is here. Where one is:"; echo) $(BUILD_IMAGE) --build-arg FLAVOUR=$(FLAVOUR) -f deploy/Dockerfile -t $(IMAGE) $(BUNDLE)
 	$(if $(CONTAINER),,@echo) $(BUILD_IMAGE) -f deploy/ui.Dockerfile -t $(UI_IMAGE) .

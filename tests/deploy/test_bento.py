@@ -71,6 +71,11 @@ def test_an_image_for_cpu_stays_small(proof: Proof) -> None:
     assert proof.installed < 1_000_000_000  # bytes; the base image adds about 130 MB
 
 
+@pytest.mark.parametrize("lock", sorted(ROOT.glob("requirements-*.lock")), ids=lambda path: path.name)
+def test_nothing_that_reports_home_is_installed(lock: Path) -> None:
+    assert "openvino-telemetry" not in lock.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["deploy/Dockerfile", "deploy/ui.Dockerfile"])
 def test_hadolint_finds_nothing_in_the(name: str) -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
