@@ -65,8 +65,8 @@ def _python_and_user() -> tuple[str, int]:
 def _install(uv: str, python: str, root: Path) -> None:
     environment, lock = root / "venv", root / "bento" / "requirements.lock"
     subprocess.run([uv, "venv", "-q", "--python", python, environment], check=True)
-    into = [uv, "pip", "sync", "-q", "--python", environment / "bin" / "python"]
-    subprocess.run([*into, "--require-hashes", "--only-binary", ":all:", lock], check=True)
+    into = [uv, "pip", "sync", "-q", "--python", str(environment / "bin" / "python")]
+    subprocess.run([*into, "--require-hashes", "--only-binary", ":all:", str(lock)], check=True)
 
 
 def _tree(root: Path) -> dict[str, int]:
@@ -86,7 +86,8 @@ def _served(root: Path, user: int) -> Iterator[tuple[Client, subprocess.Popen[by
         "BENTOML_DO_NOT_TRACK": "True",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    command = [root / "venv" / "bin" / "bentoml", "serve", root / "bento", "--host", "127.0.0.1", "--port", str(port)]
+    bentoml, bento = str(root / "venv" / "bin" / "bentoml"), str(root / "bento")
+    command = [bentoml, "serve", bento, "--host", "127.0.0.1", "--port", str(port)]
     other: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if user != os.geteuid() else {}
     process = subprocess.Popen(command, cwd=root / "bento" / "src", env=environ, **other)
     try:
