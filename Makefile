@@ -117,7 +117,7 @@ deploy: ## install or upgrade a release: REGISTRY, DIGEST, UI_DIGEST, VALUES (a 
 
 verify-deployed: $(SERVE)/.installed ## hold the release of `make deploy` to what prove-bento recorded
 	@$(KUBECTL) --namespace $(NAMESPACE) port-forward service/$(RELEASE) $(PORT):3000 > /dev/null & forward=$$!; \
-	  trap "kill $$forward" EXIT; \
+	  trap "kill $$forward 2> /dev/null || :" EXIT; \
 	  $(SERVE)/bin/python -m deploy.verify --expect build/known.json --address http://localhost:$(PORT)
 
 rollback: ## put the release back to what ran before it
