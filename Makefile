@@ -21,7 +21,7 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' detector/__init__.py)
 IMAGE ?= product-photo-detector:$(VERSION)$(if $(filter gpu,$(FLAVOUR)),-gpu)
 UI_IMAGE ?= product-photo-detector-ui:$(VERSION)
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
-CONTAINER ?= $(shell command -v docker || command -v podman)
+CONTAINER ?= $(shell command -v docker || command -v podman || command -v buildah)
 BUNDLE := build/bento/$(FLAVOUR)
 
 export BENTOML_DO_NOT_TRACK := True
@@ -85,9 +85,9 @@ sbom: $(DEV)/.installed ## write what the Bento installs (FLAVOUR, or ui), as Cy
 	@$(DEV)/bin/python -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
 	  -o build/sbom-$(FLAVOUR).json requirements-$(FLAVOUR:cpu=serve).lock
 
-BUILD_IMAGE = $(or $(CONTAINER),docker) build $(if $(findstring podman,$(CONTAINER)),--format docker )--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION)
-containerize: bento ## build the images IMAGE (FLAVOUR) and UI_IMAGE with docker or podman; print how where neither is
-	$(if $(CONTAINER),,@echo "Neither docker nor podman is here. Where one is:"; echo) $(BUILD_IMAGE) --build-arg FLAVOUR=$(FLAVOUR) -f deploy/Dockerfile -t $(IMAGE) $(BUNDLE)
+BUILD_IMAGE = $(or $(CONTAINER),docker) build $(if $(filter-out %docker,$(CONTAINER)),--format docker )--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION)
+containerize: bento ## build the images IMAGE (FLAVOUR) and UI_IMAGE with docker, podman or buildah; print how where none is
+	$(if $(CONTAINER),,@echo "No docker, podman or buildah here. Where one is:"; echo) $(BUILD_IMAGE) --build-arg FLAVOUR=$(FLAVOUR) -f deploy/Dockerfile -t $(IMAGE) $(BUNDLE)
 	$(if $(CONTAINER),,@echo) $(BUILD_IMAGE) -f deploy/ui.Dockerfile -t $(UI_IMAGE) .
 
 verify: $(SERVE)/.installed ## hold a running service to what prove-bento recorded (ARGS=--address ...)
