@@ -17,12 +17,20 @@ SERVE := .venv/serve
 DEV := .venv/dev
 UI := .venv/ui
 UI_PORT ?= 7860
+FLAVOUR ?= cpu
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' detector/__init__.py)
+IMAGE ?= product-photo-detector:$(VERSION)$(if $(filter gpu,$(FLAVOUR)),-gpu)
+UI_IMAGE ?= product-photo-detector-ui:$(VERSION)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+CONTAINER ?= $(shell command -v docker || command -v podman || command -v buildah)
+BUNDLE := build/bento/$(FLAVOUR)
 
 export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help serve ui model test check format lock bench storm bench-provenance rollout-report capacity helm fuzz clean
+.PHONY: bento prove-bento sbom containerize verify compose deploy verify-deployed rollback tell
 .PHONY: data augment features train tune export calibrate evaluate promote card
 
 help: ## print this help
@@ -78,6 +86,60 @@ rollout-report: $(SERVE)/.installed ## whether the candidate is fit to promote (
 fuzz: $(DEV)/.installed ## search hostile metadata for FUZZ_SECONDS (120); what is found lies in build/fuzz
 	$(DEV)/bin/python -m tests.fuzz.provenance -max_total_time=$(FUZZ_SECONDS)
 
+bento: $(SERVE)/.installed model ## build service, configuration and model into build/bento/FLAVOUR (cpu or gpu)
+	@PATH="$(CURDIR)/.venv/uv/bin:$$PATH" $(SERVE)/bin/python -m deploy.bundle $(FLAVOUR) $(BUNDLE)
+
+prove-bento: bento ## install the Bento's lock into an empty environment, serve it as another user, judge it
+	@$(SERVE)/bin/python -m deploy.prove $(BUNDLE) --uv $(UV) --record build/known.json
+
+sbom: $(DEV)/.installed ## write what the Bento installs (FLAVOUR, or ui), as CycloneDX, to build/sbom-FLAVOUR.json
+	@mkdir -p build
+	@$(DEV)/bin/python -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+	  -o build/sbom-$(FLAVOUR).json requirements-$(FLAVOUR:cpu=serve).lock
+
+BUILD_IMAGE = $(or $(CONTAINER),docker) build $(if $(filter-out %docker,$(CONTAINER)),--format docker )--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION)
+containerize: bento ## build the images IMAGE (FLAVOUR) and UI_IMAGE with docker, podman or buildah; print how where none is
+	$(if $(CONTAINER),,@echo "No docker, podman or buildah here. Where one is:"; echo) $(BUILD_IMAGE) --build-arg FLAVOUR=$(FLAVOUR) -f deploy/Dockerfile -t $(IMAGE) $(BUNDLE)
+	$(if $(CONTAINER),,@echo) $(BUILD_IMAGE) -f deploy/ui.Dockerfile -t $(UI_IMAGE) .
+
+verify: $(SERVE)/.installed ## hold a running service to what prove-bento recorded (ARGS=--address ...)
+	@$(SERVE)/bin/python -m deploy.verify --expect build/known.json $(ARGS)
+
+compose: $(SERVE)/.installed ## write the secrets of deploy/compose.yaml, once, and say how to start it
+	@mkdir -p deploy/secrets && chmod 700 deploy/secrets
+	@for name in redis_password grafana_password; do test -s deploy/secrets/$$name \
+	  || $(SERVE)/bin/python -c 'import secrets; print(secrets.token_hex(24), end="")' > deploy/secrets/$$name; done
+	@test -s deploy/secrets/ui_key \
+	  || $(SERVE)/bin/python -m detector.keys deploy/secrets/keys.json mint page --scopes predict,batch,explain > deploy/secrets/ui_key
+	@chmod 644 deploy/secrets/* # the folder is closed; in a container other users read them
+	@echo "Start: make containerize && docker compose -f deploy/compose.yaml up --detach --wait"
+
+# A release in a cluster: helm and kubectl as KUBECONFIG has them. .github/workflows/deploy.yaml calls these.
+RELEASE ?= product-photo-detector
+NAMESPACE ?= product-photo-detector
+CHART := deploy/helm/product-photo-detector
+HELM ?= helm
+KUBECTL ?= kubectl
+
+deploy: ## install or upgrade a release: REGISTRY, DIGEST, UI_DIGEST, VALUES (a file), NAMESPACE; undone where it fails
+	$(HELM) upgrade --install $(RELEASE) $(CHART) --namespace $(NAMESPACE) --create-namespace --atomic --timeout 15m \
+	  --values $(VALUES) \
+	  --set image.registry=$(REGISTRY) --set image.digest=$(DIGEST) \
+	  --set ui.image.registry=$(REGISTRY) --set ui.image.digest=$(UI_DIGEST)
+
+verify-deployed: $(SERVE)/.installed ## hold the release of `make deploy` to what prove-bento recorded
+	@$(KUBECTL) --namespace $(NAMESPACE) port-forward service/$(RELEASE) $(PORT):3000 > /dev/null & forward=$$!; \
+	  trap "kill $$forward 2> /dev/null || :" EXIT; \
+	  $(SERVE)/bin/python -m deploy.verify --expect build/known.json --address http://localhost:$(PORT)
+
+rollback: ## put the release back to what ran before it
+	$(HELM) rollback $(RELEASE) --namespace $(NAMESPACE) --wait --timeout 10m
+
+tell: ## post TEXT to SLACK_WEBHOOK, if that is set
+	@test -n "$${SLACK_WEBHOOK:-}" || { echo "SLACK_WEBHOOK is not set; nobody is told."; exit 0; }; \
+	  $(PYTHON) -c 'import json, os; print(json.dumps({"text": os.environ["TEXT"]}))' \
+	  | curl --fail --silent --show-error --max-time 20 --header "Content-Type: application/json" --data @- "$$SLACK_WEBHOOK"
+
 # The way to a model; docs/training.md walks it. DATA: a manifest.csv, or a folder of real/ and ai/.
 TRAIN = $(DEV)/bin/python -m training
 
@@ -116,6 +178,7 @@ WITH_DATA = $(if $(DATA),--data "$(DATA)")
 
 lock: $(UV) ## pin every package again, after a change in pyproject.toml
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra serve pyproject.toml -o requirements-serve.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra gpu -c requirements-serve.lock pyproject.toml -o requirements-gpu.lock
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev -c requirements-serve.lock pyproject.toml -o requirements-dev.lock
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra ui pyproject.toml -o requirements-ui.lock
 
@@ -124,7 +187,7 @@ clean: ## remove the environments and everything made
 
 $(UV):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed and was not found; set PYTHON=/path/to/python3.11." >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed; $(PYTHON) is another. Set PYTHON=/path/to/python3.11." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' || { echo "Python 3.11 or 3.12 is needed; $(PYTHON) is another. Set PYTHON=/path/to/python3.11." >&2; exit 1; }
 	@echo "Making .venv (the installer first) ..."
 	@"$(PYTHON)" -m venv .venv/uv
 	@.venv/uv/bin/pip install -q --disable-pip-version-check uv==0.13.9
