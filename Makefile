@@ -21,7 +21,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve ui model test check format lock bench storm bench-provenance fuzz clean
+.PHONY: help serve ui model test check format lock bench storm bench-provenance bench-drift fuzz clean
 .PHONY: data augment features train tune export calibrate evaluate promote card
 
 help: ## print this help
@@ -62,6 +62,9 @@ storm: $(SERVE)/.installed model ## five minutes of 128 callers while Redis dies
 
 bench-provenance: $(DEV)/.installed ## measure what reading a file's claims costs
 	$(DEV)/bin/python -m benchmarks.provenance
+
+bench-drift: $(DEV)/.installed ## measure alarms of drift, true and false, on simulated streams; writes benchmarks/drift.md
+	$(DEV)/bin/python -m benchmarks.drift
 
 fuzz: $(DEV)/.installed ## search hostile metadata for FUZZ_SECONDS (120); what is found lies in build/fuzz
 	$(DEV)/bin/python -m tests.fuzz.provenance -max_total_time=$(FUZZ_SECONDS)

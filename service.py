@@ -36,6 +36,7 @@ from detector.errors import (
     DecisionNotFound,
     DecisionsOff,
     DetectorError,
+    DriftOff,
     InternalError,
     InvalidArtefact,
     InvalidSettings,
@@ -53,10 +54,12 @@ from detector.schema import (
     BatchVerdict,
     Correction,
     Decision,
+    Drift,
     Explanation,
     Health,
     Verdict,
 )
+from detector.watch import Watch
 
 T = TypeVar("T")
 logger = logging.getLogger("bentoml.detector")
@@ -198,6 +201,17 @@ async def _feedback(request: Request) -> Response:
     return await _answer(request, work)
 
 
+async def _drift(request: Request) -> Response:
+    watch: Watch | None = request.app.state.watch
+
+    async def work(_: str) -> Drift:
+        if watch is None:
+            raise DriftOff
+        return await watch.report()
+
+    return await _answer(request, work)
+
+
 def _decisions(request: Request) -> Decisions:
     kept: Decisions | None = request.app.state.decisions
     if kept is None:
@@ -223,6 +237,7 @@ extras = Starlette(
     routes=[
         Route("/health", _health),
         Route("/docs.json", _docs),
+        Route("/drift", _drift),
         Route("/decisions/{id}", _decision),
         Route("/decisions/{id}/feedback", _feedback, methods=["POST"]),
     ]
@@ -243,7 +258,11 @@ class ProductPhotoDetector:
 
     def __init__(self) -> None:
         logging.getLogger("bentoml").setLevel(SETTINGS.log.level)
-        self._detector = assembly.detector(SETTINGS, _artefact(), SETTINGS.model.profile, self._score, LINK)
+        artefact, profile = _artefact(), SETTINGS.model.profile
+        self._watch = _made(assembly.watch, SETTINGS, artefact, profile, LINK)
+        watcher = self._watch.see if self._watch else None
+        self._detector = assembly.detector(SETTINGS, artefact, profile, self._score, LINK, watcher)
+        extras.state.watch = self._watch
         self._decisions = assembly.decisions(SETTINGS)
         extras.state.decisions = self._decisions
         self._started = time.monotonic()
@@ -263,6 +282,8 @@ class ProductPhotoDetector:
 
     @bentoml.on_shutdown
     async def hang_up(self) -> None:
+        if self._watch:
+            await self._watch.close()
         if LINK:
             await LINK.close()
         if self._decisions:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from detector import __version__, errors
-from detector.schema import BatchVerdict, Decision, Explanation, Feedback, Health, Problem, Verdict
+from detector.schema import BatchVerdict, Decision, Drift, Explanation, Feedback, Health, Problem, Verdict
 
 _REF = "#/components/schemas/{model}"
 _PHOTO = {"type": "string", "format": "binary", "description": "the photo's file: JPEG, PNG or WebP"}
@@ -83,7 +83,10 @@ def document(max_images: int, default_style: dict[str, Any]) -> dict[str, Any]:
     _, definitions = models_json_schema(
         [
             (Feedback, "validation"),
-            *((model, "serialization") for model in (Verdict, BatchVerdict, Explanation, Decision, Health, Problem)),
+            *(
+                (model, "serialization")
+                for model in (Verdict, BatchVerdict, Explanation, Decision, Drift, Health, Problem)
+            ),
         ],
         ref_template=_REF,
     )
@@ -111,6 +114,7 @@ def document(max_images: int, default_style: dict[str, Any]) -> dict[str, Any]:
             ),
             "/decisions/{id}": _of_decision("get", "What was decided, for an admin or whose request it was"),
             "/decisions/{id}/feedback": _of_decision("post", "Say what the photo is; replaces earlier feedback"),
+            "/drift": _drift(),
             "/health": {"get": {"summary": "Model, device and uptime", "responses": {"200": _answer(Health)}}},
             "/livez": _probe("200 while the process lives"),
             "/readyz": _probe("200 once the model is loaded and its scorer answers, else 503"),
@@ -155,6 +159,16 @@ def _of_decision(method: str, summary: str) -> dict[str, Any]:
         kinds = ("application/json", "application/x-www-form-urlencoded", "multipart/form-data")
         operation["requestBody"] = {"required": True, "content": dict.fromkeys(kinds, form)}
     return {method: operation | {"responses": {"200": _answer(Decision)} | _problems(refusals)}}
+
+
+def _drift() -> dict[str, Any]:
+    refusals: tuple[type[errors.DetectorError], ...] = (*_IDENTITY, errors.DriftOff, errors.BodyTooLarge, *_SERVICE)
+    operation = {
+        "summary": "Whether photos and verdicts are like those the model was judged on",
+        "security": _ASKS,
+        "responses": {"200": _answer(Drift)} | _problems(refusals),
+    }
+    return {"get": operation}
 
 
 def _problems(refusals: tuple[type[errors.DetectorError], ...]) -> dict[str, Any]:

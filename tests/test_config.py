@@ -59,6 +59,9 @@ def test_a_threshold_can_be_set_and_unset(tmp_path: Path) -> None:
         ("limits: {predict: often}", {}, "limits.predict"),
         ("limits: {predict: 0/minute}", {}, "limits.predict"),
         ("limits: {trusted_proxies: [10.0.0.1/8]}", {}, "limits.trusted_proxies"),
+        ("drift: {watch: 0.3}", {}, "watch must not be above"),
+        ("drift: {bucket: 3600, span: 7200}", {}, "ten buckets for every window"),
+        ("drift: {bucket: 1}", {}, "no more than 5000 buckets"),
         ("jwt: {key_set: https://id.example/keys}", {}, "issuer and audience must be set"),
     ],
 )

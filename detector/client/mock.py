@@ -26,6 +26,7 @@ from detector.schema import (
     BatchVerdict,
     Correction,
     Decision,
+    Drift,
     Explanation,
     Feedback,
     Health,
@@ -79,6 +80,8 @@ class MockService(httpx.MockTransport):
         route = f"{request.method} {request.url.path}"
         if route == "GET /health":
             return _json(Health(status="ok", model=_MODEL, device="mock", uptime=1.0))
+        if route == "GET /drift":
+            return _json(_DRIFT)
         if request.url.path.startswith("/decisions/"):
             return _json(self._decision(request))
         if route not in {"POST /predict", "POST /predict/batch", "POST /explain"}:
@@ -172,6 +175,19 @@ def grey_png(side: int = SIDE, level: int = 128) -> bytes:
 _MODEL = ModelInfo(name="mock", version="0", hash="0" * 64, profile="mock")
 
 
+_DRIFT = Drift(
+    verdict="too_few",
+    sentence="A stand-in compares nothing.",
+    model=_MODEL,
+    sharing="this_process",
+    photos=0,
+    cached=0,
+    windows=0,
+    windows_needed=2,
+    features=(),
+)
+
+
 def _facts(photo: bytes) -> ImageFacts:
     return ImageFacts(
         width=SIDE, height=SIDE, format="PNG", bytes=len(photo), sha256=sha256(photo).hexdigest(), animated=False
@@ -185,5 +201,5 @@ def _explanation(verdict: Verdict) -> Explanation:
     return Explanation(verdict=verdict, overlay=picture, heatmap=picture, region=region, alpha=0.5, colormap="inferno")
 
 
-def _json(answer: Verdict | BatchVerdict | Explanation | Decision | Health) -> httpx.Response:
+def _json(answer: Verdict | BatchVerdict | Explanation | Decision | Drift | Health) -> httpx.Response:
     return httpx.Response(200, headers={"Content-Type": "application/json"}, content=answer.model_dump_json())

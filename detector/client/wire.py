@@ -75,6 +75,10 @@ def health() -> Request:
     return Request("GET", "/health", allowed=(200, 503))
 
 
+def drift() -> Request:
+    return Request("GET", "/drift")
+
+
 def decision(id: str) -> Request:
     return Request("GET", f"/decisions/{quote(id, safe='')}")
 
