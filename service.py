@@ -28,10 +28,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from detector import asgi, assembly, forms, openapi, problems, shutdown
+from detector import asgi, assembly, decisions, forms, openapi, photos, problems, shutdown
 from detector.artefact import Artefact
 from detector.config import Settings, load_settings
-from detector.decisions import Decisions, prepare
+from detector.decisions import Decisions
 from detector.errors import (
     DecisionNotFound,
     DecisionsOff,
@@ -184,12 +184,13 @@ async def _docs(_: Request) -> Response:
 
 
 async def _decision(request: Request) -> Response:
-    return await _answer(request, lambda _: _visible_decision(request))
+    return await _answer(request, lambda _: _visible_decision(request, request.path_params["id"]))
 
 
 async def _feedback(request: Request) -> Response:
     async def work(_: str) -> Decision:
-        decision, feedback = await _visible_decision(request), await forms.read_feedback(request)
+        feedback = await forms.read_feedback(request)
+        decision = await _visible_decision(request, feedback.decision_id)
         correction = Correction(
             label=feedback.label, note=feedback.note, caller=_caller_name(request), time=datetime.now(UTC)
         )
@@ -219,9 +220,9 @@ def _decisions(request: Request) -> Decisions:
     return kept
 
 
-async def _visible_decision(request: Request) -> Decision:
+async def _visible_decision(request: Request, id: str) -> Decision:
     """The record, for an admin and for whose request it was; where nobody is asked everybody is an admin."""
-    decision = await _decisions(request).find(request.path_params["id"])
+    decision = await _decisions(request).find(id)
     caller = asgi.entry_of(request).caller
     if decision is None or not ("admin" in caller.scopes or decision.caller == caller.id):
         raise DecisionNotFound
@@ -239,7 +240,7 @@ extras = Starlette(
         Route("/docs.json", _docs),
         Route("/drift", _drift),
         Route("/decisions/{id}", _decision),
-        Route("/decisions/{id}/feedback", _feedback, methods=["POST"]),
+        Route("/feedback", _feedback, methods=["POST"]),
     ]
 )
 
@@ -263,7 +264,7 @@ class ProductPhotoDetector:
         watcher = self._watch.see if self._watch else None
         self._detector = assembly.detector(SETTINGS, artefact, profile, self._score, LINK, watcher)
         extras.state.watch = self._watch
-        self._decisions = assembly.decisions(SETTINGS)
+        self._decisions, self._photos = assembly.decisions(SETTINGS), assembly.photos(SETTINGS)
         extras.state.decisions = self._decisions
         self._started = time.monotonic()
         shutdown.force_after(SETTINGS.api.shutdown_grace)
@@ -273,10 +274,12 @@ class ProductPhotoDetector:
     @staticmethod
     def verify() -> None:
         """Once, before any process serves: model, trust list and records can be read, and who may come in is said."""
-        _artefact()
+        _made(assembly.watch, SETTINGS, _artefact(), SETTINGS.model.profile, LINK)
         _made(assembly.file_reader, SETTINGS)
         if SETTINGS.decisions.path:
-            _made(prepare, SETTINGS.decisions.path)
+            _made(decisions.prepare, SETTINGS.decisions.path)
+        if SETTINGS.decisions.photos:
+            _made(photos.prepare, SETTINGS.decisions.photos)
         if GUARD.open:
             logger.warning("Authentication is off: anybody who reaches this service may use it (auth.keys_file, jwt).")
 
@@ -288,14 +291,17 @@ class ProductPhotoDetector:
             await LINK.close()
         if self._decisions:
             await self._decisions.close()
+        if self._photos:
+            await self._photos.close()
 
     @bentoml.api(route="/predict", input_spec=PhotoForm, output_spec=Verdict)
     async def predict(self, image: Request) -> Response:
         """Judge one photo."""
 
         async def work(request_id: str) -> Verdict:
-            verdict = await self._detector.predict((await forms.read_photo(image)).data, request_id)
-            return self._record(verdict, image)
+            upload = await forms.read_photo(image)
+            verdict = await self._detector.predict(upload.data, request_id)
+            return self._record(verdict, image, upload.data)
 
         return await _answer(image, work)
 
@@ -320,7 +326,7 @@ class ProductPhotoDetector:
             default = Style(drawn.alpha, drawn.colormap, drawn.format, drawn.max_side)
             upload, style = await forms.read_explain(image, default)
             explanation = await self._detector.explain(upload.data, style, request_id)
-            return explanation.model_copy(update={"verdict": self._record(explanation.verdict, image)})
+            return explanation.model_copy(update={"verdict": self._record(explanation.verdict, image, upload.data)})
 
         return await _answer(image, work)
 
@@ -334,26 +340,28 @@ class ProductPhotoDetector:
             ) from None
         return evidence
 
-    def _record(self, verdict: Verdict, request: Request) -> Verdict:
+    def _record(self, verdict: Verdict, request: Request, photo: bytes) -> Verdict:
         """The verdict with an id of its own, under which it is kept where records are."""
         name = uuid4().hex
         named = verdict.model_copy(update={"decision_id": name})
         if self._decisions:
             decision = Decision(id=name, time=datetime.now(UTC), caller=_caller_name(request), verdict=named)
             self._decisions.keep(decision)
+        if self._photos:
+            self._photos.keep(verdict.image.sha256, verdict.image.format, photo)
         return named
 
     async def _judge_all(
         self, uploads: list[forms.Upload | NotAFile], request_id: str, request: Request
     ) -> BatchVerdict:
-        photos = [upload.data for upload in uploads if isinstance(upload, forms.Upload)]
-        judged = iter(await self._detector.predict_many(photos, request_id))
+        sent = [upload.data for upload in uploads if isinstance(upload, forms.Upload)]
+        judged = iter(await self._detector.predict_many(sent, request_id))
         items = []
         for index, upload in enumerate(uploads):
             outcome = next(judged) if isinstance(upload, forms.Upload) else upload
-            name = safe_name(upload.name) if isinstance(upload, forms.Upload) else None
+            name, photo = (safe_name(upload.name), upload.data) if isinstance(upload, forms.Upload) else (None, b"")
             if isinstance(outcome, Verdict):
-                items.append(BatchItem(index=index, name=name, verdict=self._record(outcome, request)))
+                items.append(BatchItem(index=index, name=name, verdict=self._record(outcome, request, photo)))
             else:
                 items.append(BatchItem(index=index, name=name, error=problems.problem(outcome, request_id)))
         return BatchVerdict(items=items, summary=_summary(items), request_id=request_id)

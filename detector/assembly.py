@@ -15,6 +15,7 @@ from detector.errors import InvalidArtefact, InvalidSettings
 from detector.image import Limits
 from detector.keyring import Keyring
 from detector.link import Link
+from detector.photos import Photos
 from detector.pipeline import Detector, Rules, Score, Watcher
 from detector.provenance.policy import Policy
 from detector.provenance.reading import FileReader
@@ -63,6 +64,12 @@ def decisions(settings: Settings) -> Decisions | None:
     """The records of decisions, where they are kept."""
     kept = settings.decisions
     return Decisions(kept.path, 86_400 * kept.retention_days) if kept.path else None
+
+
+def photos(settings: Settings) -> Photos | None:
+    """The photos beside the records, where they are kept."""
+    kept = settings.decisions
+    return Photos(kept.photos, 86_400 * kept.retention_days) if kept.photos else None
 
 
 def watch(settings: Settings, model: Artefact, profile: str, shared: Link | None) -> Watch | None:
@@ -117,7 +124,7 @@ def doors(settings: Settings) -> dict[str, asgi.Door]:
         "/predict/batch": asgi.Door("POST", "batch", many),
         "/explain": asgi.Door("POST", "explain", one),
         "/decisions/{id}": asgi.Door("GET", "decisions", anyone=True),
-        "/decisions/{id}/feedback": asgi.Door("POST", "decisions", anyone=True),
+        "/feedback": asgi.Door("POST", "feedback"),
         "/drift": asgi.Door("GET", "drift"),
     }
 
@@ -130,6 +137,7 @@ def budgets(settings: Settings, shared: Link | None) -> Budgets:
         "batch": limits.batch,
         "explain": limits.explain,
         "decisions": limits.decisions,
+        "feedback": limits.feedback,
         "drift": limits.drift,
     }
     set_ones = {route: rate for route, rate in rates.items() if rate}

@@ -77,6 +77,7 @@ class LimitsSettings(_Section):
     batch: Rate | None = "600/minute"
     explain: Rate | None = "300/minute"
     decisions: Rate | None = "600/minute"
+    feedback: Rate | None = "600/minute"
     drift: Rate | None = "60/minute"
     on_redis_loss: Literal["local", "open", "closed"] = "local"
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
@@ -90,6 +91,13 @@ class CacheSettings(_Section):
 class DecisionsSettings(_Section):
     path: Path | None = None
     retention_days: int = Field(90, ge=1, le=3650)
+    photos: Path | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.photos and not self.path:
+            raise ValueError("photos are kept beside records, so path must be set too")
+        return self
 
 
 class DriftSettings(_Section):

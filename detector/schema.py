@@ -160,6 +160,7 @@ class Feedback(Message):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    decision_id: str = Field(max_length=64, description="of the verdict")
     label: Truth
     note: str | None = Field(None, max_length=1000, description="why, in the person's own words")
 

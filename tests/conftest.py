@@ -144,7 +144,9 @@ def service(bento_home: Path, authority: Authority, tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("service")
     (folder / "anchors.pem").write_text(authority.root)
     settings = {"PPD_PROVENANCE__TRUST_ANCHORS": str(folder / "anchors.pem")}
-    unlimited = {f"PPD_LIMITS__{route}": "null" for route in ("PREDICT", "BATCH", "EXPLAIN", "DECISIONS")}
+    unlimited = {
+        f"PPD_LIMITS__{route}": "null" for route in ("PREDICT", "BATCH", "EXPLAIN", "DECISIONS", "FEEDBACK", "DRIFT")
+    }
     with serving.serving(bento_home, folder / "serve.log", **settings, **unlimited) as client:
         yield client
 

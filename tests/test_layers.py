@@ -23,7 +23,7 @@ LAYERS = (
         "keyring",
         "tokens",
     },
-    {"image", "ensemble", "provenance", "auth", "cache", "ratelimit", "keys", "decisions", "windows"},
+    {"image", "ensemble", "provenance", "auth", "cache", "ratelimit", "keys", "decisions", "photos", "windows"},
     {"artefact", "runtime", "explain", "drift"},
     {"pipeline", "client", "problems", "watch"},
     {"forms", "exchange", "openapi", "cli"},

@@ -124,7 +124,10 @@ class AsyncClient:
         return await self._run(flow.decision(self._connection.rules, id))
 
     async def feedback(self, id: str, label: Truth, note: str | None = None) -> Decision:
-        """Say what the photo is, in a person's judgement; kept beside the decision, in place of earlier feedback."""
+        """Say what the photo is, in a person's judgement; kept beside the decision, in place of earlier feedback.
+
+        Needs the scope `feedback`, and a decision that the caller may read.
+        """
         return await self._run(flow.feedback(self._connection.rules, id, label, note))
 
     async def drift(self) -> Drift:

@@ -141,7 +141,8 @@ def feedback(rules: Rules, id: str, label: Truth, note: str | None) -> Flow[Deci
 
 
 def drift(rules: Rules) -> Flow[Drift]:
-    reply = yield from call(rules, wire.drift(), rules.new_id())
+    """Asked once, as `health` is."""
+    reply = yield from call(rules, wire.drift(), rules.new_id(), ONCE)
     return wire.read_answer(Drift, reply)
 
 

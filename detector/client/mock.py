@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.parser import BytesParser
 from hashlib import sha256
-from urllib.parse import parse_qsl
 from uuid import uuid4
 
 import httpx
@@ -82,8 +81,10 @@ class MockService(httpx.MockTransport):
             return _json(Health(status="ok", model=_MODEL, device="mock", uptime=1.0))
         if route == "GET /drift":
             return _json(_DRIFT)
-        if request.url.path.startswith("/decisions/"):
-            return _json(self._decision(request))
+        if route == "POST /feedback":
+            return _json(self._feedback(request))
+        if route.startswith("GET /decisions/"):
+            return _json(self._decision(request.url.path.removeprefix("/decisions/")))
         if route not in {"POST /predict", "POST /predict/batch", "POST /explain"}:
             raise RouteNotFound
         form = read_form(request)
@@ -118,20 +119,20 @@ class MockService(httpx.MockTransport):
         self.decisions[name] = Decision(id=name, time=datetime.now(UTC), verdict=verdict)
         return verdict
 
-    def _decision(self, request: httpx.Request) -> Decision:
-        name, _, rest = request.url.path.removeprefix("/decisions/").partition("/")
-        if (request.method, rest) not in {("GET", ""), ("POST", "feedback")}:
-            raise RouteNotFound
+    def _decision(self, name: str) -> Decision:
         if name not in self.decisions:
             raise DecisionNotFound
-        if rest:
-            try:
-                given = Feedback.model_validate(dict(parse_qsl(request.read().decode(), keep_blank_values=True)))
-            except ValidationError:
-                raise InvalidOption from None
-            correction = Correction(**given.model_dump(), time=datetime.now(UTC))
-            self.decisions[name] = self.decisions[name].model_copy(update={"correction": correction})
         return self.decisions[name]
+
+    def _feedback(self, request: httpx.Request) -> Decision:
+        try:
+            given = Feedback.model_validate_json(request.read())
+        except ValidationError:
+            raise InvalidOption from None
+        decision = self._decision(given.decision_id)
+        correction = Correction(label=given.label, note=given.note, time=datetime.now(UTC))
+        self.decisions[given.decision_id] = decision.model_copy(update={"correction": correction})
+        return self.decisions[given.decision_id]
 
     def _batch(self, form: list[tuple[str, str | None, bytes]], request_id: str) -> BatchVerdict:
         items = [self._item(index, name, data, request_id) for index, (_, name, data) in enumerate(form)]

@@ -132,7 +132,10 @@ class Client:
         return self._run(flow.decision(self._connection.rules, id))
 
     def feedback(self, id: str, label: Truth, note: str | None = None) -> Decision:
-        """Say what the photo is, in a person's judgement; kept beside the decision, in place of earlier feedback."""
+        """Say what the photo is, in a person's judgement; kept beside the decision, in place of earlier feedback.
+
+        Needs the scope `feedback`, and a decision that the caller may read.
+        """
         return self._run(flow.feedback(self._connection.rules, id, label, note))
 
     def drift(self) -> Drift:
