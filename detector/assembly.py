@@ -78,6 +78,9 @@ def watch(settings: Settings, model: Artefact, profile: str, shared: Link | None
     if not wanted.enabled:
         return None
     baseline = drift.read_baseline(model.document("baseline.json"), profile, model.calibrations[profile].thresholds)
+    saved = wanted.read_baseline()
+    if saved:
+        baseline = drift.own_baseline(baseline, saved, info.hash)
     scope = cache.scope(info.hash, {"profile": profile, "bucket": wanted.bucket})
     rules = drift.Rules(wanted.photos, wanted.min_photos, wanted.windows, wanted.watch, wanted.drifted, wanted.alpha)
     return Watch(baseline, Windows(scope, wanted.bucket, wanted.span, shared), rules, info, wanted.interval)

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, model_validator
 
 from detector.errors import InvalidSettings
-from detector.schema import Colormap, OverlayFormat, Thresholds
+from detector.schema import Colormap, Drift, OverlayFormat, Thresholds
 
 PREFIX = "PPD_"
 _NO_SETTINGS = {"PPD_CONFIG", "PPD_ADDRESS", "PPD_API_KEY"}  # the last two are the client's, in the same shell
@@ -102,6 +102,7 @@ class DecisionsSettings(_Section):
 
 class DriftSettings(_Section):
     enabled: bool = True
+    baseline: Path | None = None
     photos: int = Field(1000, ge=100)
     min_photos: int = Field(200, ge=50)
     windows: int = Field(2, ge=1, le=10)
@@ -121,6 +122,13 @@ class DriftSettings(_Section):
         if self.span > 5000 * self.bucket:
             raise ValueError("span must hold no more than 5000 buckets")
         return self
+
+    def read_baseline(self) -> Drift | None:
+        """The report that is to be the baseline; raises InvalidSettings where the file is none."""
+        try:
+            return Drift.model_validate_json(self.baseline.read_bytes()) if self.baseline else None
+        except (OSError, ValidationError):
+            raise InvalidSettings(f"Configuration: drift.baseline: {self.baseline} is no report of /drift.") from None
 
 
 class RedisSettings(_Section):

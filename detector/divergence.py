@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Counts = NDArray[np.float64]
 _HALF = 0.5  # added to every bin, so that an empty one has a logarithm
-_TERMS = 100  # of Kolmogorov's series; it has converged long before where its value matters
+_TERMS = 20  # of Kolmogorov's series; where it is used the next one is under 1e-14
 
 
 def merge(pooled: Counts, least: float) -> NDArray[np.intp]:

@@ -101,6 +101,23 @@ def read_baseline(document: Any, profile: str, thresholds: Thresholds) -> Baseli
     return Baseline({name: held for name, held in features.items() if held.counts.sum() > 0}, thresholds)
 
 
+def own_baseline(model: Baseline, saved: Drift, model_hash: str) -> Baseline:
+    """The photos of an earlier report in the place of the model's, counted for as many as they are independent.
+
+    A feature that the report lacks, or has in other bins, stays the model's; so do probability and verdicts where
+    another model said them.
+    """
+    kept = {one.feature: one for one in saved.features if one.live}
+    if saved.model.hash != model_hash:
+        kept = {name: one for name, one in kept.items() if name not in ("probability", "label")}
+    features = dict(model.features)
+    for name, held in model.features.items():
+        if name in kept and kept[name].bins == held.bins():
+            photos = kept[name].photos / (kept[name].design_effect or 1.0)
+            features[name] = Reference(np.array(kept[name].live) * photos, held.edges)
+    return Baseline(features, model.thresholds)
+
+
 def _reference(held: _Histogram) -> Reference:
     if len(held.edges) != len(held.counts) + 1 or list(held.edges) != sorted(set(held.edges)):
         raise ValueError

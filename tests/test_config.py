@@ -88,6 +88,15 @@ def test_a_missing_trust_list_is_named(tmp_path: Path) -> None:
         provenance.read_trust_anchors()
 
 
+def test_a_drift_baseline_that_is_no_report_is_named(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text("{}")
+    for name in ("b.json", "none.json"):
+        drift = load_settings(None, {"PPD_DRIFT__BASELINE": str(tmp_path / name)}).drift
+        with pytest.raises(InvalidSettings, match=r"drift\.baseline: .* is no report"):
+            drift.read_baseline()
+    assert Settings().drift.read_baseline() is None
+
+
 def test_the_policy_s_settings_are_the_policy_s() -> None:
     named = {field.name: field.default for field in fields(Policy)}
     assert named == Settings().provenance.model_dump(include=set(named))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import drift as streams
-from detector.drift import Baseline, Rules, compare, count, cut, judge, median, read_baseline, report
+from detector.drift import Baseline, Rules, compare, count, cut, judge, median, own_baseline, read_baseline, report
 from detector.errors import InvalidArtefact
 from detector.schema import Drift, Thresholds
 from detector.windows import Bucket, History
@@ -138,6 +138,18 @@ def test_copies_of_few_photos_are_no_evidence() -> None:
     found = compare(BASELINE.features["sharpness"].counts, np.array(few), 200)
     assert found and found.design_effect > 20
     assert RULES.level(found, 10) == "quiet"
+
+
+def test_a_saved_report_can_be_the_baseline() -> None:
+    rng = np.random.default_rng(1)
+    soft = [0.6, 0.3, 0.1, 0.0]
+    usual = [like_baseline(50, rng, sharpness=soft) for _ in range(24)]
+    own = own_baseline(BASELINE, judged(usual), streams.MODEL.hash)
+    again = History(tuple(like_baseline(50, rng, sharpness=soft) for _ in range(24)), True)
+    assert set(verdicts(report(own, again, RULES, streams.MODEL)).values()) == {"quiet"}
+    other = own_baseline(BASELINE, judged(usual), "another model")
+    assert other.features["probability"] is BASELINE.features["probability"]
+    assert other.features["sharpness"] is not BASELINE.features["sharpness"]
 
 
 def test_the_median_lies_within_its_bin() -> None:
