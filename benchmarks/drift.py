@@ -4,11 +4,11 @@
 """
 
 import argparse
-import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from statistics import median
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detector.artefact import load
+from detector.artefact import Artefact, load
 from detector.drift import BLOCKS, Baseline, Rules, read_baseline, report
 from detector.facts import measure
 from detector.schema import Movement
@@ -47,6 +47,17 @@ CLEAN = (
     Stream("20 photos of a source in a row, alike by 0.5", 0.5, 20),
     Stream("50 photos of a source in a row, alike by 0.8", 0.8, 50),
 )
+
+
+@cache
+def default_model() -> Artefact:
+    return load(ROOT / "detector/default_model")
+
+
+@cache
+def default_baseline() -> Baseline:
+    model = default_model()
+    return read_baseline(model.document("baseline.json"), PROFILE, model.calibrations[PROFILE].thresholds)
 
 
 def draw(baseline: Baseline, stream: Stream, rng: np.random.Generator, count: int) -> Values:
@@ -120,7 +131,7 @@ def verdicts(baseline: Baseline, photos: Values, rules: Rules = RULES) -> Iterat
     for bucket in bucketed(baseline, photos):
         kept.appendleft(bucket)
         if len(kept) >= rules.windows * BLOCKS:
-            found = report(baseline, History(tuple(kept), False), rules, MODEL)
+            found = report(baseline, History(tuple(kept), False), rules, default_model().info(PROFILE))
             yield {one.feature: one.verdict for one in found.features}
 
 
@@ -175,7 +186,7 @@ def cost() -> tuple[float, float]:
     photo.save(file, "JPEG")
     facts, windows = measure(photo, file.getvalue()), Windows("bench", 60, 3600)
     measured = _median(lambda: measure(photo, file.getvalue()))
-    return measured, _median(lambda: windows.add(BASELINE.names(0.5, facts)))
+    return measured, _median(lambda: windows.add(default_baseline().names(0.5, facts)))
 
 
 def _median(work: Callable[[], object]) -> float:
@@ -189,14 +200,14 @@ def _median(work: Callable[[], object]) -> float:
 
 def clean_rows(windows: int) -> Iterator[str]:
     for seed, stream in enumerate(CLEAN):
-        alarms, watched = false_alarms(BASELINE, stream, windows, seed)
+        alarms, watched = false_alarms(default_baseline(), stream, windows, seed)
         yield f"| {stream.said} | {1000 * alarms / windows:.1f} | {1000 * watched / windows:.1f} |"
 
 
 def change_rows(changes: dict[str, Change], windows: int, rounds: int) -> Iterator[str]:
     for said, change in changes.items():
         for stream in CLEAN[:2]:
-            found = [time_to_alarm(BASELINE, stream, change, windows, seed) for seed in range(rounds)]
+            found = [time_to_alarm(default_baseline(), stream, change, windows, seed) for seed in range(rounds)]
             watched = [first for first, _ in found if first is not None]
             alarms = [second for _, second in found if second is not None]
             first, last = (f"{median(ones):.1f}" if ones else "never" for ones in (watched, alarms))
@@ -204,12 +215,12 @@ def change_rows(changes: dict[str, Change], windows: int, rounds: int) -> Iterat
 
 
 def page(windows: int, rounds: int) -> str:
-    measured, counted = cost()
+    (measured, counted), features = cost(), len(default_baseline().features)
     head = "| change | stream | alarms | windows to watch | to the alarm |\n| --- | --- | --- | --- | --- |"
     return f"""# Drift
 
 `make bench-drift` writes this page. Streams are drawn from the default model's own baseline, profile `{PROFILE}`,
-{len(BASELINE.features)} features; a window has {RULES.photos} photos, and a verdict is asked after every {PER_BUCKET}.
+{features} features; a window has {RULES.photos} photos, and a verdict is asked after every {PER_BUCKET}.
 
 ## Clean streams
 
@@ -241,15 +252,6 @@ Measuring a photo of one megapixel took {measured:.2f} ms in the decode thread, 
 
 def _lines(rows: Iterator[str]) -> str:
     return "\n".join(rows)
-
-
-ARTEFACT = load(ROOT / "detector/default_model")
-MODEL = ARTEFACT.info(PROFILE)
-BASELINE = read_baseline(
-    json.loads((ROOT / "detector/default_model/baseline.json").read_bytes()),
-    PROFILE,
-    ARTEFACT.calibrations[PROFILE].thresholds,
-)
 
 
 def main() -> None:

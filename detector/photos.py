@@ -86,7 +86,7 @@ class Photos:
     def _try(self, work: Callable[[], None]) -> bool:
         try:
             work()
-        except OSError as error:
+        except Exception as error:  # the thread lives as long as the process
             if not self._failing:
                 logger.warning("photos can't be kept (%s); verdicts are given without", type(error).__name__)
             self._failing = True

@@ -8,10 +8,11 @@ import pytest
 from benchmarks import drift as streams
 from detector.drift import Baseline, Rules, compare, count, cut, judge, median, own_baseline, read_baseline, report
 from detector.errors import InvalidArtefact
-from detector.schema import Drift, Thresholds
+from detector.schema import Drift, ModelInfo, Thresholds
 from detector.windows import Bucket, History
 
 THRESHOLDS = Thresholds(real=0.2, ai_generated=0.9)
+MODEL = ModelInfo(name="m", version="1", hash="0", profile="fast")
 RULES = Rules(photos=500)
 DOCUMENT: dict[str, Any] = {
     "photos": 1000,
@@ -37,7 +38,7 @@ def like_baseline(photos: int, rng: np.random.Generator, **shares: list[float]) 
 
 
 def judged(buckets: list[Bucket], rules: Rules = RULES) -> Drift:
-    return report(BASELINE, History(tuple(buckets), True), rules, streams.MODEL)
+    return report(BASELINE, History(tuple(buckets), True), rules, MODEL)
 
 
 def verdicts(found: Drift) -> dict[str, str]:
@@ -71,7 +72,7 @@ def test_a_baseline_of_another_form_is_refused(document: Any) -> None:
 
 
 def test_a_model_without_a_baseline_has_nothing_to_compare() -> None:
-    found = report(Baseline({}, THRESHOLDS), History((bucket(9),), False), RULES, streams.MODEL)
+    found = report(Baseline({}, THRESHOLDS), History((bucket(9),), False), RULES, MODEL)
     assert (found.verdict, found.features) == ("too_few", ())
     assert "no baseline" in found.sentence
 
@@ -144,9 +145,9 @@ def test_a_saved_report_can_be_the_baseline() -> None:
     rng = np.random.default_rng(1)
     soft = [0.6, 0.3, 0.1, 0.0]
     usual = [like_baseline(50, rng, sharpness=soft) for _ in range(24)]
-    own = own_baseline(BASELINE, judged(usual), streams.MODEL.hash)
+    own = own_baseline(BASELINE, judged(usual), MODEL.hash)
     again = History(tuple(like_baseline(50, rng, sharpness=soft) for _ in range(24)), True)
-    assert set(verdicts(report(own, again, RULES, streams.MODEL)).values()) == {"quiet"}
+    assert set(verdicts(report(own, again, RULES, MODEL)).values()) == {"quiet"}
     other = own_baseline(BASELINE, judged(usual), "another model")
     assert other.features["probability"] is BASELINE.features["probability"]
     assert other.features["sharpness"] is not BASELINE.features["sharpness"]
@@ -158,17 +159,17 @@ def test_the_median_lies_within_its_bin() -> None:
 
 @pytest.mark.parametrize("change", ["one more photo in a hundred is generated, each window"])
 def test_a_slow_poisoning_is_caught_on_the_default_model_s_baseline(change: str) -> None:
-    _, alarm = streams.time_to_alarm(streams.BASELINE, streams.CLEAN[1], streams.SLOW[change], 45, seed=3)
+    _, alarm = streams.time_to_alarm(streams.default_baseline(), streams.CLEAN[1], streams.SLOW[change], 45, seed=3)
     assert alarm is not None
 
 
 @pytest.mark.parametrize("change", ["half as sharp", "JPEG quality 60 instead of 83", "twice as wide and high"])
 def test_a_new_camera_pipeline_is_caught_within_three_windows(change: str) -> None:
-    _, alarm = streams.time_to_alarm(streams.BASELINE, streams.CLEAN[1], streams.SUDDEN[change], 4, seed=3)
+    _, alarm = streams.time_to_alarm(streams.default_baseline(), streams.CLEAN[1], streams.SUDDEN[change], 4, seed=3)
     assert alarm is not None and alarm <= 3
 
 
 @pytest.mark.parametrize("stream", streams.CLEAN[:2], ids=lambda stream: stream.said)
 def test_a_clean_stream_raises_no_alarm(stream: streams.Stream) -> None:
-    alarms, _ = streams.false_alarms(streams.BASELINE, stream, 30, seed=5)
+    alarms, _ = streams.false_alarms(streams.default_baseline(), stream, 30, seed=5)
     assert alarms == 0
