@@ -78,7 +78,8 @@ def _rank(normal: NDArray[np.float64]) -> NDArray[np.float64]:
     """The share of a standard normal below each value."""
     grid = np.linspace(-6, 6, 4001)
     density = np.exp(-(grid**2) / 2)
-    return np.interp(normal, grid, np.cumsum(density) / density.sum())
+    ranks: NDArray[np.float64] = np.interp(normal, grid, np.cumsum(density) / density.sum())
+    return ranks
 
 
 def poisoned(photos: Values, windows: float, rng: np.random.Generator) -> Values:
