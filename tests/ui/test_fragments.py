@@ -56,7 +56,7 @@ def test_names_and_answers_are_never_markup() -> None:
         fragments.problem(refusal, HOSTILE),
         fragments.banner(refusal, HOSTILE),
         fragments.health(refusal, HOSTILE, HOSTILE),
-        fragments.banner(Health(status="ok", model=strange.model, device=HOSTILE, uptime=1), HOSTILE, HOSTILE),
+        fragments.banner(Health(status="ok", model=strange.model, device=HOSTILE, uptime=1), HOSTILE),
         fragments.health(Health(status="ok", model=strange.model, device=HOSTILE, uptime=1), HOSTILE, HOSTILE),
         fragments.history([record(HOSTILE, strange, None), record(HOSTILE, refusal, None)]),
         fragments.tree({HOSTILE: [HOSTILE]}),
