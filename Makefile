@@ -29,7 +29,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve ui model test check format lock bench storm bench-provenance rollout-report capacity helm fuzz clean
+.PHONY: help serve ui model test check format lock bench storm bench-provenance bench-drift rollout-report capacity helm fuzz clean
 .PHONY: bento prove-bento sbom containerize verify compose deploy verify-deployed rollback tell
 .PHONY: data augment features train tune export calibrate evaluate promote card
 
@@ -82,6 +82,9 @@ bench-provenance: $(DEV)/.installed ## measure what reading a file's claims cost
 
 rollout-report: $(SERVE)/.installed ## whether the candidate is fit to promote (METRICS="http://localhost:3000/metrics ...")
 	@$(SERVE)/bin/python -m detector.comparison $(METRICS) $(ARGS)
+
+bench-drift: $(DEV)/.installed ## measure alarms of drift, true and false, on simulated streams; writes benchmarks/drift.md
+	$(DEV)/bin/python -m benchmarks.drift
 
 fuzz: $(DEV)/.installed ## search hostile metadata for FUZZ_SECONDS (120); what is found lies in build/fuzz
 	$(DEV)/bin/python -m tests.fuzz.provenance -max_total_time=$(FUZZ_SECONDS)

@@ -29,14 +29,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from detector import asgi, assembly, forms, openapi, problems, shutdown
+from detector import asgi, assembly, decisions, forms, openapi, photos, problems, shutdown
 from detector.artefact import Artefact
 from detector.config import Settings, load_settings
-from detector.decisions import Decisions, prepare
+from detector.decisions import Decisions
 from detector.errors import (
     DecisionNotFound,
     DecisionsOff,
     DetectorError,
+    DriftOff,
     InternalError,
     InvalidArtefact,
     InvalidSettings,
@@ -55,11 +56,13 @@ from detector.schema import (
     BatchVerdict,
     Correction,
     Decision,
+    Drift,
     Explanation,
     Health,
     OnTrial,
     Verdict,
 )
+from detector.watch import Watch
 
 T = TypeVar("T")
 logger = logging.getLogger("bentoml.detector")
@@ -231,12 +234,13 @@ async def _docs(_: Request) -> Response:
 
 
 async def _decision(request: Request) -> Response:
-    return await _answer(request, lambda _: _visible_decision(request))
+    return await _answer(request, lambda _: _visible_decision(request, request.path_params["id"]))
 
 
 async def _feedback(request: Request) -> Response:
     async def work(_: str) -> Decision:
-        decision, feedback = await _visible_decision(request), await forms.read_feedback(request)
+        feedback = await forms.read_feedback(request)
+        decision = await _visible_decision(request, feedback.decision_id)
         correction = Correction(
             label=feedback.label, note=feedback.note, caller=_caller_name(request), time=datetime.now(UTC)
         )
@@ -248,6 +252,17 @@ async def _feedback(request: Request) -> Response:
     return await _answer(request, work)
 
 
+async def _drift(request: Request) -> Response:
+    watch: Watch | None = request.app.state.watch
+
+    async def work(_: str) -> Drift:
+        if watch is None:
+            raise DriftOff
+        return await watch.report()
+
+    return await _answer(request, work)
+
+
 def _decisions(request: Request) -> Decisions:
     kept: Decisions | None = request.app.state.decisions
     if kept is None:
@@ -255,9 +270,9 @@ def _decisions(request: Request) -> Decisions:
     return kept
 
 
-async def _visible_decision(request: Request) -> Decision:
+async def _visible_decision(request: Request, id: str) -> Decision:
     """The record, for an admin and for whose request it was; where nobody is asked everybody is an admin."""
-    decision = await _decisions(request).find(request.path_params["id"])
+    decision = await _decisions(request).find(id)
     caller = asgi.entry_of(request).caller
     if decision is None or not ("admin" in caller.scopes or decision.caller == caller.id):
         raise DecisionNotFound
@@ -277,8 +292,9 @@ extras = Starlette(
     routes=[
         Route("/health", _health),
         Route("/docs.json", _docs),
+        Route("/drift", _drift),
         Route("/decisions/{id}", _decision),
-        Route("/decisions/{id}/feedback", _feedback, methods=["POST"]),
+        Route("/feedback", _feedback, methods=["POST"]),
     ]
 )
 
@@ -299,13 +315,16 @@ class ProductPhotoDetector:
     def __init__(self) -> None:
         logging.getLogger("bentoml").setLevel(SETTINGS.log.level)
         model, profile = _artefact(), SETTINGS.model.profile
-        self._current = assembly.detector(SETTINGS, model, profile, self._score, LINK)
+        self._watch = _made(assembly.watch, SETTINGS, model, profile, LINK)
+        watcher = self._watch.see if self._watch else None
+        self._current = assembly.detector(SETTINGS, model, profile, self._score, LINK, watcher)
+        extras.state.watch = self._watch
         self._on_trial: Any = None
         if CANDIDATE:
             # Readiness asks every service found here, and nobody's answer depends on the candidate.
             self._on_trial, self.candidate = self.candidate, None
         self._rollout = self._make_rollout()
-        self._decisions = assembly.decisions(SETTINGS)
+        self._decisions, self._photos = assembly.decisions(SETTINGS), assembly.photos(SETTINGS)
         extras.state.decisions = self._decisions
         self._started = time.monotonic()
         shutdown.force_after(SETTINGS.api.shutdown_grace)
@@ -315,7 +334,7 @@ class ProductPhotoDetector:
     @staticmethod
     def verify() -> None:
         """Once, before any process serves: model, trust list and records can be read, and who may come in is said."""
-        _artefact()
+        _made(assembly.watch, SETTINGS, _artefact(), SETTINGS.model.profile, LINK)
         if CANDIDATE:
             _candidate_artefact(CANDIDATE)
             logger.warning(
@@ -323,7 +342,9 @@ class ProductPhotoDetector:
             )
         _made(assembly.file_reader, SETTINGS)
         if SETTINGS.decisions.path:
-            _made(prepare, SETTINGS.decisions.path)
+            _made(decisions.prepare, SETTINGS.decisions.path)
+        if SETTINGS.decisions.photos:
+            _made(photos.prepare, SETTINGS.decisions.photos)
         if GUARD.open:
             logger.warning("Authentication is off: anybody who reaches this service may use it (auth.keys_file, jwt).")
 
@@ -336,10 +357,14 @@ class ProductPhotoDetector:
     @bentoml.on_shutdown
     async def hang_up(self) -> None:
         self._rollout.close()
+        if self._watch:
+            await self._watch.close()
         if LINK:
             await LINK.close()
         if self._decisions:
             await self._decisions.close()
+        if self._photos:
+            await self._photos.close()
 
     @bentoml.api(route="/predict", input_spec=PhotoForm, output_spec=Verdict)
     async def predict(self, image: Request) -> Response:
@@ -347,7 +372,8 @@ class ProductPhotoDetector:
 
         async def work(request_id: str) -> Verdict:
             photo = (await forms.read_photo(image)).data
-            return self._record(await self._rollout.predict(photo, request_id, _caller_id(image)), image)
+            verdict = await self._rollout.predict(photo, request_id, _caller_id(image))
+            return self._record(verdict, image, photo)
 
         return await _answer(image, work)
 
@@ -372,7 +398,7 @@ class ProductPhotoDetector:
             default = Style(drawn.alpha, drawn.colormap, drawn.format, drawn.max_side)
             upload, style = await forms.read_explain(image, default)
             explanation = await self._rollout.explain(upload.data, style, request_id, _caller_id(image))
-            return explanation.model_copy(update={"verdict": self._record(explanation.verdict, image)})
+            return explanation.model_copy(update={"verdict": self._record(explanation.verdict, image, upload.data)})
 
         return await _answer(image, work)
 
@@ -396,26 +422,28 @@ class ProductPhotoDetector:
         model = _candidate_artefact(CANDIDATE)
         return assembly.rollout(SETTINGS, self._current, model, CANDIDATE_PROFILE, self._score_on_trial, LINK)
 
-    def _record(self, verdict: Verdict, request: Request) -> Verdict:
+    def _record(self, verdict: Verdict, request: Request, photo: bytes) -> Verdict:
         """The verdict with an id of its own, under which it is kept where records are."""
         name = uuid4().hex
         named = verdict.model_copy(update={"decision_id": name})
         if self._decisions:
             decision = Decision(id=name, time=datetime.now(UTC), caller=_caller_name(request), verdict=named)
             self._decisions.keep(decision)
+        if self._photos:
+            self._photos.keep(verdict.image.sha256, verdict.image.format, photo)
         return named
 
     async def _judge_all(
         self, uploads: list[forms.Upload | NotAFile], request_id: str, request: Request
     ) -> BatchVerdict:
-        photos = [upload.data for upload in uploads if isinstance(upload, forms.Upload)]
-        judged = iter(await self._rollout.predict_many(photos, request_id, _caller_id(request)))
+        sent = [upload.data for upload in uploads if isinstance(upload, forms.Upload)]
+        judged = iter(await self._rollout.predict_many(sent, request_id, _caller_id(request)))
         items = []
         for index, upload in enumerate(uploads):
             outcome = next(judged) if isinstance(upload, forms.Upload) else upload
-            name = safe_name(upload.name) if isinstance(upload, forms.Upload) else None
+            name, photo = (safe_name(upload.name), upload.data) if isinstance(upload, forms.Upload) else (None, b"")
             if isinstance(outcome, Verdict):
-                items.append(BatchItem(index=index, name=name, verdict=self._record(outcome, request)))
+                items.append(BatchItem(index=index, name=name, verdict=self._record(outcome, request, photo)))
             else:
                 items.append(BatchItem(index=index, name=name, error=problems.problem(outcome, request_id)))
         return BatchVerdict(items=items, summary=_summary(items), request_id=request_id)

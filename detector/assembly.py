@@ -6,7 +6,7 @@ where a part can't be made; ending the process is service.py's.
 
 from pathlib import Path
 
-from detector import __version__, asgi, cache
+from detector import __version__, asgi, cache, drift
 from detector.artefact import Artefact, load
 from detector.auth import Failures, Guard
 from detector.calibration import Calibration
@@ -16,13 +16,16 @@ from detector.errors import InvalidArtefact, InvalidSettings
 from detector.image import Limits
 from detector.keyring import Keyring
 from detector.link import Link
-from detector.pipeline import Detector, Rules, Score
+from detector.photos import Photos
+from detector.pipeline import Detector, Rules, Score, Watcher
 from detector.provenance.policy import Policy
 from detector.provenance.reading import FileReader
 from detector.ratelimit import Budgets
 from detector.rollout import Candidate, Rollout, Shadow, Split
 from detector.schema import ModelInfo
 from detector.tokens import KeySet, TokenRules, Tokens, read_secret
+from detector.watch import Watch
+from detector.windows import Windows
 
 
 def artefact(folder: Path, profile: str) -> Artefact:
@@ -66,8 +69,30 @@ def decisions(settings: Settings) -> Decisions | None:
     return Decisions(kept.path, 86_400 * kept.retention_days) if kept.path else None
 
 
-def detector(settings: Settings, model: Artefact, profile: str, score: Score, shared: Link | None) -> Detector:
-    """What judges photos by one profile of a model."""
+def photos(settings: Settings) -> Photos | None:
+    """The photos beside the records, where they are kept."""
+    kept = settings.decisions
+    return Photos(kept.photos, 86_400 * kept.retention_days) if kept.photos else None
+
+
+def watch(settings: Settings, model: Artefact, profile: str, shared: Link | None) -> Watch | None:
+    """What compares photos and verdicts with the model's baseline, where that is wanted."""
+    wanted, info = settings.drift, model.info(profile)
+    if not wanted.enabled:
+        return None
+    baseline = drift.read_baseline(model.document("baseline.json"), profile, model.calibrations[profile].thresholds)
+    saved = wanted.read_baseline()
+    if saved:
+        baseline = drift.own_baseline(baseline, saved, info.hash)
+    scope = cache.scope(info.hash, {"profile": profile, "bucket": wanted.bucket})
+    rules = drift.Rules(wanted.photos, wanted.min_photos, wanted.windows, wanted.watch, wanted.drifted, wanted.alpha)
+    return Watch(baseline, Windows(scope, wanted.bucket, wanted.span, shared), rules, info, wanted.interval)
+
+
+def detector(
+    settings: Settings, model: Artefact, profile: str, score: Score, shared: Link | None, watcher: Watcher | None = None
+) -> Detector:
+    """What judges photos by one profile of a model; the watcher is told of every verdict."""
     claims, calibration, reader = settings.provenance, model.calibrations[profile], file_reader(settings)
     return Detector(
         model.spec.plan(profile),
@@ -80,6 +105,7 @@ def detector(settings: Settings, model: Artefact, profile: str, score: Score, sh
         read=reader.read if reader else None,
         policy=Policy(claims.signed_generation, claims.signed_edit, claims.unsigned_claim, claims.signed_capture),
         cache=verdict_cache(settings, model.info(profile), shared),
+        watcher=watcher,
     )
 
 
@@ -142,7 +168,8 @@ def doors(settings: Settings) -> dict[str, asgi.Door]:
         "/predict/batch": asgi.Door("POST", "batch", many),
         "/explain": asgi.Door("POST", "explain", one),
         "/decisions/{id}": asgi.Door("GET", "decisions", anyone=True),
-        "/decisions/{id}/feedback": asgi.Door("POST", "decisions", anyone=True),
+        "/feedback": asgi.Door("POST", "feedback"),
+        "/drift": asgi.Door("GET", "drift"),
     }
 
 
@@ -154,6 +181,8 @@ def budgets(settings: Settings, shared: Link | None) -> Budgets:
         "batch": limits.batch,
         "explain": limits.explain,
         "decisions": limits.decisions,
+        "feedback": limits.feedback,
+        "drift": limits.drift,
     }
     set_ones = {route: rate for route, rate in rates.items() if rate}
     return Budgets(set_ones, shared, limits.on_redis_loss, settings.api.retry_after)

@@ -1,7 +1,7 @@
 """`detector`: the service from a shell. Prints tables for people and JSON for scripts; talks through the client alone.
 
-Exit codes: 0 every photo judged, 1 a label that --fail-on names, 2 wrong usage, 3 a photo that could not be judged,
-4 the service does not answer or refuses the caller.
+Exit codes: 0 every photo judged, 1 a label that --fail-on names or a drift, 2 wrong usage, 3 a photo that could not be
+judged, 4 the service does not answer or refuses the caller.
 """
 
 import argparse
@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     explain.set_defaults(run=_explain)
     health = commands.add_parser("health", parents=[shared], help="ask the service how it is")
     health.set_defaults(run=_health)
+    drift = commands.add_parser("drift", parents=[shared], help="ask whether photos are still as the model knows them")
+    drift.set_defaults(run=_drift)
     return parser
 
 
@@ -124,6 +126,13 @@ def _health(client: Client, options: argparse.Namespace) -> int:
         rows = [[answer.status, named, answer.device or "none", f"{answer.uptime:.0f} s"]]
         _print_table(["status", "model", "device", "uptime"], rows)
     return 0 if answer.status == "ok" else NO_SERVICE
+
+
+def _drift(client: Client, options: argparse.Namespace) -> int:
+    """Exit code 1 is the alarm."""
+    answer = client.drift()
+    print(answer.model_dump_json(indent=2) if options.json else answer)
+    return FOUND if answer.verdict == "drifted" else 0
 
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from detector.errors import InvalidSettings
-from detector.schema import Colormap, OverlayFormat, Thresholds
+from detector.schema import Colormap, Drift, OverlayFormat, Thresholds
 
 PREFIX = "PPD_"
 _NO_SETTINGS = {"PPD_CONFIG", "PPD_ADDRESS", "PPD_API_KEY"}  # the last two are the client's, in the same shell
@@ -89,6 +89,8 @@ class LimitsSettings(_Section):
     batch: Rate | None = "600/minute"
     explain: Rate | None = "300/minute"
     decisions: Rate | None = "600/minute"
+    feedback: Rate | None = "600/minute"
+    drift: Rate | None = "60/minute"
     on_redis_loss: Literal["local", "open", "closed"] = "local"
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
 
@@ -101,6 +103,44 @@ class CacheSettings(_Section):
 class DecisionsSettings(_Section):
     path: Path | None = None
     retention_days: int = Field(90, ge=1, le=3650)
+    photos: Path | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.photos and not self.path:
+            raise ValueError("photos are kept beside records, so path must be set too")
+        return self
+
+
+class DriftSettings(_Section):
+    enabled: bool = True
+    baseline: Path | None = None
+    photos: int = Field(1000, ge=100)
+    min_photos: int = Field(200, ge=50)
+    windows: int = Field(2, ge=1, le=10)
+    watch: float = Field(0.1, gt=0)
+    drifted: float = Field(0.2, gt=0)
+    alpha: float = Field(0.01, gt=0, lt=1)
+    bucket: int = Field(300, ge=1)
+    span: int = Field(604_800, ge=60)
+    interval: float = Field(60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.watch > self.drifted:
+            raise ValueError("watch must not be above drifted")
+        if self.span < 10 * self.windows * self.bucket:
+            raise ValueError("span must hold ten buckets for every window")
+        if self.span > 5000 * self.bucket:
+            raise ValueError("span must hold no more than 5000 buckets")
+        return self
+
+    def read_baseline(self) -> Drift | None:
+        """The report that is to be the baseline; raises InvalidSettings where the file is none."""
+        try:
+            return Drift.model_validate_json(self.baseline.read_bytes()) if self.baseline else None
+        except (OSError, ValidationError):
+            raise InvalidSettings(f"Configuration: drift.baseline: {self.baseline} is no report of /drift.") from None
 
 
 class RedisSettings(_Section):
@@ -201,6 +241,7 @@ class Settings(_Section):
     limits: LimitsSettings = LimitsSettings()
     cache: CacheSettings = CacheSettings()
     decisions: DecisionsSettings = DecisionsSettings()
+    drift: DriftSettings = DriftSettings()
     redis: RedisSettings = RedisSettings()
     rollout: RolloutSettings = RolloutSettings()
     log: LogSettings = LogSettings()

@@ -11,16 +11,19 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
+
+from pydantic import ValidationError
 
 from detector import metrics
 from detector.errors import DecisionsUnavailable, InvalidSettings
-from detector.schema import Correction, Decision
+from detector.schema import Correction, Decision, Label, Truth
 
 logger = logging.getLogger("bentoml.detector")
 T = TypeVar("T")
@@ -30,6 +33,7 @@ _TABLE = """
 CREATE TABLE IF NOT EXISTS decisions
     (id TEXT PRIMARY KEY, time REAL NOT NULL, document TEXT NOT NULL, correction TEXT);
 CREATE INDEX IF NOT EXISTS decisions_by_time ON decisions (time);
+CREATE INDEX IF NOT EXISTS decisions_labelled ON decisions (time) WHERE correction IS NOT NULL;
 """
 
 
@@ -186,13 +190,31 @@ class Decisions:
 
     def _update(self, connection: sqlite3.Connection, id: str, correction: Correction) -> Decision | None:
         connection.execute("UPDATE decisions SET correction = ? WHERE id = ?", (correction.model_dump_json(), id))
-        return self._select(connection, id)
+        corrected = self._select(connection, id)
+        if corrected:
+            metrics.FEEDBACK.labels(corrected.verdict.label, correction.label).inc()
+            self._tell_precision(connection)
+        return corrected
 
     def _forget(self, connection: sqlite3.Connection) -> None:
         """Remove what is older than the retention allows."""
         query = "DELETE FROM decisions WHERE id IN (SELECT id FROM decisions WHERE time < ? LIMIT ?)"
         while connection.execute(query, (self._oldest(), _DELETED)).rowcount == _DELETED:
             pass
+        self._tell_precision(connection)
+
+    def _tell_precision(self, connection: sqlite3.Connection) -> None:
+        """How far people agree, of the records they labelled."""
+        query = (
+            "SELECT json_extract(document, '$.verdict.label'), json_extract(correction, '$.label'), count(*) "
+            "FROM decisions WHERE correction IS NOT NULL AND time >= ? GROUP BY 1, 2"
+        )
+        found = {(predicted, actual): n for predicted, actual, n in connection.execute(query, (self._oldest(),))}
+        for predicted, actual in product(get_args(Label), get_args(Truth)):
+            metrics.LABELLED.labels(predicted, actual).set(found.get((predicted, actual), 0))
+        for label in get_args(Truth):
+            total = sum(found.get((label, actual), 0) for actual in get_args(Truth))
+            metrics.LIVE_PRECISION.labels(label).set(found.get((label, label), 0) / total if total else float("nan"))
 
     def _oldest(self) -> float:
         return self._clock() - self._retention
@@ -204,6 +226,18 @@ def prepare(path: Path) -> None:
         _open(path).close()
     except (sqlite3.Error, OSError):
         raise InvalidSettings(f"Configuration: decisions.path: {path} can't be opened as a SQLite file.") from None
+
+
+def read_labelled(path: Path) -> Iterator[Decision]:
+    """Every record that a person labelled; raises OSError, in our own words, where the file can't be read."""
+    query = "SELECT document, correction FROM decisions WHERE correction IS NOT NULL ORDER BY time"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY)) as connection:
+            for document, correction in connection.execute(query):
+                said = Correction.model_validate_json(correction)
+                yield Decision.model_validate_json(document).model_copy(update={"correction": said})
+    except (sqlite3.Error, ValidationError):
+        raise OSError("is no file of decision records, or can't be read") from None
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -17,6 +17,7 @@ DetectorError
 │   ├── RouteNotFound         404 not_found
 │   ├── DecisionNotFound      404 decision_not_found
 │   ├── DecisionsOff          404 decisions_off
+│   ├── DriftOff              404 drift_off
 │   └── MethodNotAllowed      405 method_not_allowed
 ├── InvalidImage              the photo can't be read as one
 │   ├── EmptyImage            400 empty_image
@@ -128,6 +129,10 @@ class DecisionNotFound(InvalidRequest):
 
 class DecisionsOff(InvalidRequest):
     code, status, title = "decisions_off", 404, "This service keeps no decision records"
+
+
+class DriftOff(InvalidRequest):
+    code, status, title = "drift_off", 404, "This service does not watch for drift"
 
 
 class MethodNotAllowed(InvalidRequest):

@@ -73,27 +73,15 @@ async def read_explain(request: Request, default: Style) -> tuple[Upload, Style]
 
 
 async def read_feedback(request: Request) -> Feedback:
-    """The label and note of /decisions/{id}/feedback, as JSON or as a form."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    """The JSON of /feedback."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedBody("Send the feedback as application/json.")
     try:
-        if kind == "application/json":
-            return Feedback.model_validate_json(await request.body())
-        if kind == "application/x-www-form-urlencoded":
-            return Feedback.model_validate(_fields((await request.form()).multi_items()))
-        if kind == "multipart/form-data":
-            return Feedback.model_validate(_fields(await _read(request, {"label", "note"})))
+        return Feedback.model_validate_json(await request.body())
     except ValidationError as error:
         raise _wrong_feedback(error) from None
     except ClientDisconnect:
         raise MalformedRequest("The request body ended early.") from None
-    raise UnsupportedBody("Send the feedback as application/json or as a form.")
-
-
-def _fields(form: _Form) -> dict[str, str]:
-    fields = {name: value for name, value in form if isinstance(value, str)}
-    if len(fields) < len(form):
-        raise InvalidOption("Each field of the feedback may be there once, as text.")
-    return fields
 
 
 def _wrong_feedback(error: ValidationError) -> InvalidRequest:
@@ -101,8 +89,10 @@ def _wrong_feedback(error: ValidationError) -> InvalidRequest:
     if first["type"] == "json_invalid":
         return MalformedRequest("The request body is not valid JSON.")
     if first["type"] == "missing":
-        return MissingField("The field `label` is missing; it is `real` or `ai_generated`.")
-    return InvalidOption("Feedback is `label` (`real` or `ai_generated`) and, if you like, `note` (1000 characters).")
+        return MissingField(f"The field `{first['loc'][0]}` is missing; feedback needs `decision_id` and `label`.")
+    return InvalidOption(
+        "Feedback is `decision_id`, `label` (`real` or `ai_generated`) and, if you like, `note` (1000 characters)."
+    )
 
 
 async def _read(request: Request, allowed: set[str]) -> _Form:

@@ -21,7 +21,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from detector.errors import InvalidSettings
 
 logger = logging.getLogger("bentoml.detector")
-Scope = Literal["predict", "batch", "explain", "admin"]
+Scope = Literal["predict", "batch", "explain", "feedback", "drift", "admin"]
 _KEY = re.compile(r"ppd_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 
 

@@ -61,10 +61,13 @@ def _mint(options: argparse.Namespace) -> str:
 
 
 def _list(options: argparse.Namespace) -> str:
-    now, lines = keyring.now(), ["id            state    expires     scopes                       name"]
+    now, lines = (
+        keyring.now(),
+        ["id            state    expires     scopes                                        name"],
+    )
     for key in keyring.read(options.file).values():
         expires = f"{key.expires:%Y-%m-%d}" if key.expires else "never"
-        lines.append(f"{key.id}  {key.state(now):7}  {expires:10}  {','.join(key.scopes):27}  {key.name}")
+        lines.append(f"{key.id}  {key.state(now):7}  {expires:10}  {','.join(key.scopes):44}  {key.name}")
     return "\n".join(lines)
 
 

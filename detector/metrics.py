@@ -12,6 +12,38 @@ REDIS_LOSSES = Counter("ppd_redis_losses_total", "Times the configured Redis was
 CACHE = Counter("ppd_cache_total", "Verdicts looked up in the cache, by result (hit, miss, joined)", ["result"])
 REFUSALS = Counter("ppd_refusals_total", "Requests the gate refused before any work, by problem code", ["code"])
 DECISIONS = Counter("ppd_decisions_total", "Decision records, by result (kept, lost)", ["result"])
+PHOTOS = Counter("ppd_photos_total", "Photos kept beside decision records, by result (kept, lost)", ["result"])
+FEEDBACK = Counter(
+    "ppd_feedback_total", "What people said of decisions, by label predicted and actual", ["predicted", "actual"]
+)
+LABELLED = Gauge(
+    "ppd_labelled_decisions",
+    "Decision records with a person's label, by label predicted and actual; each counts once, by its last label",
+    ["predicted", "actual"],
+    multiprocess_mode="mostrecent",
+)
+LIVE_PRECISION = Gauge(
+    "ppd_live_precision",
+    "Share of the labelled decisions of a predicted label (real, ai_generated) that people agree with",
+    ["predicted"],
+    multiprocess_mode="mostrecent",
+)
+DRIFT_SCORE = Gauge(
+    "ppd_drift_score",
+    "How far a feature of the newest photos is from the model's baseline, by test (psi beyond chance, jensen_shannon, "
+    "kolmogorov_smirnov); 0 with too few photos",
+    ["feature", "test"],
+    multiprocess_mode="livemax",
+)
+DRIFT_ALARM = Gauge(
+    "ppd_drift_alarm",
+    "1 while a feature has drifted from the model's baseline",
+    ["feature"],
+    multiprocess_mode="livemax",
+)
+DRIFT_PHOTOS = Gauge(
+    "ppd_drift_photos", "Photos in the newest window that drift is judged by", multiprocess_mode="livemax"
+)
 IN_FLIGHT = Gauge("ppd_in_flight", "Requests worked on or waiting for their turn", multiprocess_mode="livesum")
 CALLERS_LEFT = Counter("ppd_callers_left_total", "Requests dropped because their caller had left")
 ROLLOUT_CANDIDATE_UP = Gauge(

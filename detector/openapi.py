@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from detector import __version__, errors
-from detector.schema import BatchVerdict, Decision, Explanation, Feedback, Health, Problem, Verdict
+from detector.schema import BatchVerdict, Decision, Drift, Explanation, Feedback, Health, Problem, Verdict
 
 _REF = "#/components/schemas/{model}"
 _PHOTO = {"type": "string", "format": "binary", "description": "the photo's file: JPEG, PNG or WebP"}
@@ -83,7 +83,10 @@ def document(max_images: int, default_style: dict[str, Any]) -> dict[str, Any]:
     _, definitions = models_json_schema(
         [
             (Feedback, "validation"),
-            *((model, "serialization") for model in (Verdict, BatchVerdict, Explanation, Decision, Health, Problem)),
+            *(
+                (model, "serialization")
+                for model in (Verdict, BatchVerdict, Explanation, Decision, Drift, Health, Problem)
+            ),
         ],
         ref_template=_REF,
     )
@@ -109,8 +112,9 @@ def document(max_images: int, default_style: dict[str, Any]) -> dict[str, Any]:
                 Explanation,
                 _REQUEST + _PHOTO_ERRORS + _SERVICE,
             ),
-            "/decisions/{id}": _of_decision("get", "What was decided, for an admin or whose request it was"),
-            "/decisions/{id}/feedback": _of_decision("post", "Say what the photo is; replaces earlier feedback"),
+            "/decisions/{id}": _decision(),
+            "/feedback": _feedback(),
+            "/drift": _drift(),
             "/health": {"get": {"summary": "Model, device and uptime", "responses": {"200": _answer(Health)}}},
             "/livez": _probe("200 while the process lives"),
             "/readyz": _probe("200 once the model is loaded and its scorer answers, else 503"),
@@ -134,10 +138,9 @@ def _post(
     }
 
 
-def _of_decision(method: str, summary: str) -> dict[str, Any]:
-    refusals: tuple[type[errors.DetectorError], ...] = _IDENTITY + _DECISION + _SERVICE
-    operation: dict[str, Any] = {
-        "summary": summary,
+def _decision() -> dict[str, Any]:
+    operation = {
+        "summary": "What was decided, for an admin or whose request it was",
         "security": _ASKS,
         "parameters": [
             {
@@ -148,13 +151,30 @@ def _of_decision(method: str, summary: str) -> dict[str, Any]:
                 "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
             }
         ],
+        "responses": {"200": _answer(Decision)} | _problems(_IDENTITY + _DECISION + _SERVICE),
     }
-    if method == "post":
-        refusals += _FEEDBACK
-        form = {"schema": {"$ref": _REF.format(model="Feedback")}}
-        kinds = ("application/json", "application/x-www-form-urlencoded", "multipart/form-data")
-        operation["requestBody"] = {"required": True, "content": dict.fromkeys(kinds, form)}
-    return {method: operation | {"responses": {"200": _answer(Decision)} | _problems(refusals)}}
+    return {"get": operation}
+
+
+def _feedback() -> dict[str, Any]:
+    form = {"schema": {"$ref": _REF.format(model="Feedback")}}
+    operation = {
+        "summary": "Say what the photo of a decision is; replaces earlier feedback",
+        "security": _ASKS,
+        "requestBody": {"required": True, "content": {"application/json": form}},
+        "responses": {"200": _answer(Decision)} | _problems(_IDENTITY + _DECISION + _SERVICE + _FEEDBACK),
+    }
+    return {"post": operation}
+
+
+def _drift() -> dict[str, Any]:
+    refusals: tuple[type[errors.DetectorError], ...] = (*_IDENTITY, errors.DriftOff, errors.BodyTooLarge, *_SERVICE)
+    operation = {
+        "summary": "Whether photos and verdicts are like those the model was judged on",
+        "security": _ASKS,
+        "responses": {"200": _answer(Drift)} | _problems(refusals),
+    }
+    return {"get": operation}
 
 
 def _problems(refusals: tuple[type[errors.DetectorError], ...]) -> dict[str, Any]:

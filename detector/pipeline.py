@@ -13,7 +13,7 @@ import threading
 import time
 from asyncio import gather, get_running_loop
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,7 @@ from detector.cache import VerdictCache
 from detector.calibration import Calibration, confidence, label
 from detector.ensemble import Plan
 from detector.errors import DetectorError
+from detector.facts import measure
 from detector.image import Limits, Photo, decode
 from detector.preprocess import make_views
 from detector.provenance import compliance
@@ -53,6 +54,7 @@ logger = logging.getLogger("bentoml.detector")
 P = ParamSpec("P")
 R = TypeVar("R")
 Score = Callable[[NDArray[np.uint8]], Awaitable[NDArray[np.float32]]]  # (n, v, 3, s, s) -> (n, plan.width)
+Watcher = Callable[[Verdict, Mapping[str, float]], None]  # told of every verdict, with the photo's facts; never raises
 Read = Callable[[str, bytes], tuple[Finding, ...]]  # format and file -> what the file says of itself
 
 
@@ -86,6 +88,7 @@ class _Prepared:
     facts: ImageFacts
     views: NDArray[np.uint8]  # (v, 3, s, s)
     thumbnail: Image.Image | None
+    measured: Mapping[str, float]  # facts for drift; empty where nobody asks
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ class Detector:
         read: Read | None = None,
         policy: Policy | None = None,
         cache: VerdictCache | None = None,
+        watcher: Watcher | None = None,
         yielding: bool = False,
     ) -> None:
         """read: None where files are not asked. policy: what their claims do to a label.
@@ -136,7 +140,7 @@ class Detector:
         self._read, self._policy = read, policy or Policy()
         self._pool = ThreadPoolExecutor(threads, "decode", _give_way if yielding else None)
         self._hashing = ThreadPoolExecutor(1, "hash")  # of its own: what is in the cache must not wait for decoding
-        self._cache = cache
+        self._cache, self._watcher = cache, watcher
 
     async def predict(self, data: bytes, request_id: str) -> Verdict:
         """Judge one photo; raises InvalidImage for what is none, and whatever `score` raises."""
@@ -145,7 +149,7 @@ class Detector:
         started = time.perf_counter()
         digest = await get_running_loop().run_in_executor(self._hashing, _sha256, data)
         verdict, found = await self._cache.recall(digest, lambda: self._judge(data, request_id))
-        return _recalled(verdict, request_id, time.perf_counter() - started) if found else verdict
+        return self._remember(verdict, request_id, time.perf_counter() - started) if found else verdict
 
     async def predict_many(self, photos: Sequence[bytes], request_id: str) -> list[Verdict | DetectorError]:
         """Judge photos together, in their order; a refused photo is its error, and harms no other."""
@@ -154,10 +158,24 @@ class Detector:
     async def explain(self, data: bytes, style: Style, request_id: str) -> Explanation:
         """Judge one photo and show where its evidence lies."""
         seen = await self._see(data, style.max_side)
-        return await self._in_thread(self._explanation, seen, style, request_id)
+        explanation = await self._in_thread(self._explanation, seen, style, request_id)
+        self._watch(explanation.verdict, seen.prepared.measured)
+        return explanation
 
     async def _judge(self, data: bytes, request_id: str) -> Verdict:
-        return self._verdict(await self._see(data, None), request_id)
+        seen = await self._see(data, None)
+        verdict = self._verdict(seen, request_id)
+        self._watch(verdict, seen.prepared.measured)
+        return verdict
+
+    def _remember(self, verdict: Verdict, request_id: str, took: float) -> Verdict:
+        recalled = _recalled(verdict, request_id, took)
+        self._watch(recalled, {})
+        return recalled
+
+    def _watch(self, verdict: Verdict, measured: Mapping[str, float]) -> None:
+        if self._watcher:
+            self._watcher(verdict, measured)
 
     async def _see(self, data: bytes, thumbnail_side: int | None) -> _Seen:
         started = time.perf_counter()
@@ -186,7 +204,8 @@ class Detector:
         """Decode and cut; the full pixels live no longer than this call, so threads bound the memory they take."""
         photo = decode(data, self._limits)
         thumbnail = explain.shrink(photo.pixels, thumbnail_side) if thumbnail_side else None
-        return _Prepared(_facts(photo), make_views(photo.pixels, self._plan.views, self._plan.size), thumbnail)
+        views = make_views(photo.pixels, self._plan.views, self._plan.size)
+        return _Prepared(_facts(photo), views, thumbnail, _measured(photo, data) if self._watcher else {})
 
     async def _in_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
@@ -271,6 +290,14 @@ def _facts(photo: Photo) -> ImageFacts:
         sha256=photo.sha256,
         animated=photo.animated,
     )
+
+
+def _measured(photo: Photo, data: bytes) -> Mapping[str, float]:
+    try:
+        return measure(photo.pixels, data)
+    except Exception:  # drift is no reason to refuse a photo
+        logger.exception("a photo's facts could not be measured")
+        return {}
 
 
 def _timing(seen: _Seen, drawn: float | None = None) -> Timing:

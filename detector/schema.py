@@ -26,6 +26,7 @@ Regime = Literal["eu_ai_act_article_50", "google_merchant_center", "gb_45438"]
 LabelState = Literal["present", "missing", "contradicts_pixels"]
 DecidedBy = Literal["pixels", "provenance"]
 Truth = Literal["real", "ai_generated"]
+Movement = Literal["quiet", "watch", "drifted", "too_few"]
 
 
 class Message(BaseModel):
@@ -159,6 +160,7 @@ class Feedback(Message):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    decision_id: str = Field(max_length=64, description="of the verdict")
     label: Truth
     note: str | None = Field(None, max_length=1000, description="why, in the person's own words")
 
@@ -297,3 +299,43 @@ class Health(Message):
     device: str | None
     candidate: OnTrial | None = Field(None, description="null where no candidate is tried")
     uptime: float = Field(description="seconds since this process began to serve")
+
+
+class DriftFeature(Message):
+    """One quantity of the photos seen lately, beside what it was when the model was made."""
+
+    feature: str = Field(description="`probability`, `label`, or a fact of the photo such as `sharpness`")
+    verdict: Movement
+    photos: int = Field(description="in the newest window that have this quantity")
+    sentence: str = Field(description="what moved, how far, how sure; for people")
+    psi: float | None = Field(None, description="population stability index, less what chance alone would give")
+    jensen_shannon: float | None = Field(None, description="Jensen-Shannon distance in base 2, 0..1")
+    kolmogorov_smirnov: float | None = Field(None, description="largest difference of the cumulated shares, 0..1")
+    p_value: float | None = Field(None, description="how often chance alone moves it this far, in this one test")
+    design_effect: float | None = Field(
+        None, description="1: photos are independent; 5: five resemble each other as one"
+    )
+    bins: tuple[str, ...] = Field(description="labels, or `from..to`")
+    baseline: tuple[float, ...] = Field(description="share of each bin when the model was made")
+    live: tuple[float, ...] = Field(description="share of each bin in the newest window; empty without photos")
+
+
+class Drift(Message):
+    """Whether today's photos and verdicts are like those the model was judged on."""
+
+    verdict: Movement = Field(description="the worst of the features'")
+    sentence: str
+    model: ModelInfo
+    sharing: Literal["all_processes", "this_process"] = Field(
+        description="whose photos are counted: of every process (through Redis), or of the one that answers"
+    )
+    photos: int = Field(description="in the newest window, without remembered verdicts")
+    cached: int = Field(description="remembered verdicts meanwhile; they count in no comparison")
+    windows: int = Field(description="full windows at hand; a verdict needs `windows_needed` that agree")
+    windows_needed: int
+    since: datetime | None = Field(None, description="begin of the newest window, UTC; null where nothing was seen")
+    features: tuple[DriftFeature, ...]
+
+    def __str__(self) -> str:
+        moved = [one.sentence for one in self.features if one.verdict in ("watch", "drifted")]
+        return "\n".join([self.sentence, *moved])

@@ -60,6 +60,13 @@ class Desk:
         except DetectorError as error:
             return as_problem(error, "")
 
+    def drift(self, key: str) -> str:
+        """What the service says of drift, or why it says nothing."""
+        try:
+            return str(self._asking(key).drift())
+        except DetectorError as error:
+            return error.detail
+
     def look(self, path: str | None, colormap: Colormap, key: str) -> Seen:
         """Judge one photo and show why."""
         if not path:

@@ -158,14 +158,12 @@ def banner(state: Health | Problem, address: str) -> str:
     return f'<p class="banner up">Service ready: {escape(model.name)} {escape(model.version)} at {escape(address)}</p>'
 
 
-def health(state: Health | Problem, address: str) -> str:
-    """Everything the service says of itself."""
+def health(state: Health | Problem, address: str, drift: str) -> str:
+    """Everything the service says of itself; drift in its own words."""
     if isinstance(state, Problem):
         return f'<div class="facts">{tree({"Address": address, "State": state.detail})}</div>'
     said = {name: value for name, value in state.model_dump(mode="json").items() if value is not None}
-    if "drift" not in said:
-        said["drift"] = "this service does not report any; its /metrics may"
-    return f'<div class="facts">{tree({"address": address} | said)}</div>'
+    return f'<div class="facts">{tree({"address": address} | said | {"drift": drift})}</div>'
 
 
 def history(records: list[Record]) -> str:

@@ -97,7 +97,8 @@ def _hear(office: Desk) -> Callable[[str], tuple[str, str, gr.Timer, bool]]:
         state: Health | Problem = office.health(key)
         up = isinstance(state, Health) and state.status == "ok"
         address = office.client.address
-        return fragments.banner(state, address), fragments.health(state, address), gr.Timer(UP if up else DOWN), up
+        told = fragments.health(state, address, office.drift(key) if up else "")
+        return fragments.banner(state, address), told, gr.Timer(UP if up else DOWN), up
 
     return heard
 

@@ -49,6 +49,15 @@ CALIBRATION: dict[str, Any] = {
 }
 
 
+# Of photos as `make_photo` draws them, but twice as wide as those that are sent
+BASELINE: dict[str, Any] = {
+    "photos": 400,
+    "probability": {name: {"edges": [0, 0.5, 1], "counts": [200, 200]} for name in ("accurate", "fast")},
+    "labels": {name: {"real": 0.25, "uncertain": 0.5, "ai_generated": 0.25} for name in ("accurate", "fast")},
+    "facts": {"width": {"edges": [0, 200, 400, 800], "counts": [0, 400, 0]}},
+}
+
+
 class Tiny(nn.Module):
     """(n, 3, 32, 32) uint8 -> (n, 4, 4): a two-layer network of the form every expert has."""
 
@@ -79,7 +88,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, networks: dict[str, T
     folder = tmp_path_factory.mktemp("model")
     save_network(networks["a"], SIZE, folder, "a.xml", {"a.st": ""})
     save_network(networks["b"], SIZE, folder, "b.xml", {"b.st": "trunk.", "h.st": ""})
-    documents = {"spec": SPEC, "calibration": CALIBRATION, "baseline": {}, "report": {"labels": {"auc": "0.5"}}}
+    documents = {"spec": SPEC, "calibration": CALIBRATION, "baseline": BASELINE, "report": {"labels": {"auc": "0.5"}}}
     for name, content in documents.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     artefact.seal(folder, "test")
@@ -135,7 +144,9 @@ def service(bento_home: Path, authority: Authority, tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("service")
     (folder / "anchors.pem").write_text(authority.root)
     settings = {"PPD_PROVENANCE__TRUST_ANCHORS": str(folder / "anchors.pem")}
-    unlimited = {f"PPD_LIMITS__{route}": "null" for route in ("PREDICT", "BATCH", "EXPLAIN", "DECISIONS")}
+    unlimited = {
+        f"PPD_LIMITS__{route}": "null" for route in ("PREDICT", "BATCH", "EXPLAIN", "DECISIONS", "FEEDBACK", "DRIFT")
+    }
     with serving.serving(bento_home, folder / "serve.log", **settings, **unlimited) as client:
         yield client
 

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from detector.cli import main
-from detector.client import MockService
+from detector.client import Client, MockService
 from detector.errors import ModelUnavailable, TooSmall
+from detector.schema import Drift
 from tests import serving
 
 
@@ -110,3 +111,12 @@ def test_wrong_usage_is_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["check"])
     assert ended.value.code == 2
+
+
+def test_drift_is_printed_in_words_and_an_alarm_is_an_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift"], transport=MockService()) == 0
+    assert capsys.readouterr().out == "A stand-in compares nothing.\n"
+    drifted = Client(transport=MockService()).drift().model_copy(update={"verdict": "drifted"}).model_dump_json()
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=drifted))
+    assert main(["drift", "--json"], transport=transport) == 1
+    assert Drift.model_validate_json(capsys.readouterr().out).verdict == "drifted"

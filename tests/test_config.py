@@ -61,6 +61,9 @@ def test_a_threshold_can_be_set_and_unset(tmp_path: Path) -> None:
         ("limits: {trusted_proxies: [10.0.0.1/8]}", {}, "limits.trusted_proxies"),
         ("rollout: {mode: canary}", {}, "rollout.mode"),
         ("", {"PPD_ROLLOUT__SPLIT_SHARE": "10"}, "rollout.split_share"),
+        ("drift: {watch: 0.3}", {}, "watch must not be above"),
+        ("drift: {bucket: 3600, span: 7200}", {}, "ten buckets for every window"),
+        ("drift: {bucket: 1}", {}, "no more than 5000 buckets"),
         ("jwt: {key_set: https://id.example/keys}", {}, "issuer and audience must be set"),
     ],
 )
@@ -85,6 +88,15 @@ def test_a_missing_trust_list_is_named(tmp_path: Path) -> None:
     provenance = load_settings(None, {"PPD_PROVENANCE__TRUST_ANCHORS": str(tmp_path / "none.pem")}).provenance
     with pytest.raises(InvalidSettings, match=r"provenance\.trust_anchors: .*none\.pem can't be read"):
         provenance.read_trust_anchors()
+
+
+def test_a_drift_baseline_that_is_no_report_is_named(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text("{}")
+    for name in ("b.json", "none.json"):
+        drift = load_settings(None, {"PPD_DRIFT__BASELINE": str(tmp_path / name)}).drift
+        with pytest.raises(InvalidSettings, match=r"drift\.baseline: .* is no report"):
+            drift.read_baseline()
+    assert Settings().drift.read_baseline() is None
 
 
 def test_the_policy_s_settings_are_the_policy_s() -> None:

@@ -10,7 +10,9 @@ from tests import serving
 
 
 def test_every_answer_is_as_the_document_says(bento_home: Path, tmp_path: Path) -> None:
-    unlimited = {f"PPD_LIMITS__{route}": "null" for route in ("PREDICT", "BATCH", "EXPLAIN", "DECISIONS")}
+    unlimited = {
+        f"PPD_LIMITS__{route}": "null" for route in ("PREDICT", "BATCH", "EXPLAIN", "DECISIONS", "FEEDBACK", "DRIFT")
+    }
     path = str(tmp_path / "d.sqlite")
     with serving.serving(bento_home, tmp_path / "log", PPD_DECISIONS__PATH=path, **unlimited) as service:
         status, said = examine(service, tmp_path)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import shutil
 import sqlite3
@@ -18,7 +19,7 @@ import httpx
 import pytest
 
 from detector import keyring, metrics
-from detector.decisions import Decisions, prepare
+from detector.decisions import Decisions, prepare, read_labelled
 from detector.errors import DecisionsUnavailable, InvalidSettings
 from detector.schema import BatchVerdict, Correction, Decision, Explanation, Verdict
 from tests import serving
@@ -114,6 +115,42 @@ def test_an_idle_store_sweeps_by_itself(tmp_path: Path) -> None:
         return count
 
     assert using(path, work, clock=lambda: now[0], sweep=0.05) == 0
+
+
+def precision(label: str) -> float:
+    return metrics.LIVE_PRECISION.labels(label)._value.get()  # type: ignore[no-any-return]
+
+
+def test_precision_is_the_share_that_people_agree_with_by_their_last_label(tmp_path: Path) -> None:
+    async def work(store: Decisions) -> None:
+        for turn in range(4):
+            verdict = VERDICT.model_copy(update={"label": "ai_generated"})
+            store.keep(made(f"{turn}").model_copy(update={"verdict": verdict}))
+            await store.correct(f"{turn}", CORRECTION.model_copy(update={"label": "ai_generated"}))
+        await store.correct("3", CORRECTION)
+        store.keep(made("4"))
+
+    using(tmp_path / "d.sqlite", work)
+    assert precision("ai_generated") == 0.75
+    assert math.isnan(precision("real"))
+    assert metrics.LABELLED.labels("ai_generated", "real")._value.get() == 1
+
+
+def test_labelled_records_are_read_from_a_file_in_use(tmp_path: Path) -> None:
+    async def work(store: Decisions) -> list[Decision]:
+        store.keep(made("a"))
+        store.keep(made("b"))
+        await store.correct("b", CORRECTION)
+        return list(read_labelled(tmp_path / "d.sqlite"))
+
+    assert using(tmp_path / "d.sqlite", work) == [made("b").model_copy(update={"correction": CORRECTION})]
+
+
+def test_what_is_no_file_of_records_is_said(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database" * 100)
+    for name in ("text", "nowhere"):
+        with pytest.raises(OSError, match="no file of decision records"):
+            list(read_labelled(tmp_path / name))
 
 
 def test_only_its_own_user_may_read_the_file(tmp_path: Path) -> None:
@@ -240,14 +277,20 @@ class Kept:
 def kept(bento_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
     folder = tmp_path_factory.mktemp("kept")
     held, keys = {}, {}
-    for name, scope in (("desk", "predict"), ("shop", "predict"), ("boss", "admin"), ("all", "batch")):
-        scopes = ["predict", "batch", "explain"] if name == "all" else [scope]
+    scopes_of = {
+        "desk": ["predict", "feedback"],
+        "shop": ["predict", "feedback"],
+        "boss": ["admin"],
+        "all": ["predict", "batch", "explain"],
+    }
+    for name, scopes in scopes_of.items():
         text, key = keyring.mint(name, scopes, keyring.now())  # type: ignore[arg-type]
         held[key.id], keys[name] = key, {"X-API-Key": text}
     keyring.write(folder / "keys.json", held)
     settings = {
         "PPD_AUTH__KEYS_FILE": str(folder / "keys.json"),
         "PPD_DECISIONS__PATH": str(folder / "d.sqlite"),
+        "PPD_DECISIONS__PHOTOS": str(folder / "photos"),
         "PPD_API__WORKERS": "2",
     }
     with serving.serving(bento_home, folder / "log", **settings) as http:
@@ -269,15 +312,15 @@ def test_whose_request_it_was_and_an_admin_may_read_and_nobody_else(kept: Kept, 
         assert_problem(others, 404, "decision_not_found").detail
         == assert_problem(unknown, 404, "decision_not_found").detail
     )
-    feedback = kept.http.post(path + "/feedback", json={"label": "real"}, headers=kept.keys["shop"])
-    assert_problem(feedback, 404, "decision_not_found")
+    said = {"decision_id": verdict.decision_id, "label": "real"}
+    assert_problem(kept.http.post("/feedback", json=said, headers=kept.keys["shop"]), 404, "decision_not_found")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", ["/decisions/0", "/decisions/%0A", "/decisions/a%3Fb"])
 def test_nobody_reads_without_saying_who(kept: Kept, method: str, path: str) -> None:
     assert kept.http.request(method, path).status_code == 401
-    assert_problem(kept.http.post("/decisions/0/feedback", json={"label": "real"}), 401, "unauthenticated")
+    assert_problem(kept.http.post("/feedback", json={"decision_id": "0", "label": "real"}), 401, "unauthenticated")
 
 
 def test_each_answer_has_an_id_of_its_own_and_the_record_no_photo_and_no_name(kept: Kept) -> None:
@@ -298,25 +341,25 @@ def test_each_answer_has_an_id_of_its_own_and_the_record_no_photo_and_no_name(ke
     assert "secret-name" not in written
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"json": {"label": "real", "note": "taken by me"}},
-        {"data": {"label": "real", "note": "taken by me"}},
-        {"files": {"label": (None, "real"), "note": (None, "taken by me")}},
-    ],
-    ids=["json", "form", "multipart"],
-)
-def test_a_person_s_feedback_stands_beside_the_decision(kept: Kept, jpeg: bytes, body: dict[str, Any]) -> None:
+def test_a_person_s_feedback_stands_beside_the_decision_and_is_measured(kept: Kept, jpeg: bytes) -> None:
     verdict = kept.predict("desk", jpeg)
     kept.read("desk", verdict.decision_id)
-    answer = kept.http.post(f"/decisions/{verdict.decision_id}/feedback", headers=kept.keys["desk"], **body)
+    said = {"decision_id": verdict.decision_id, "label": "real", "note": "taken by me"}
+    answer = kept.http.post("/feedback", headers=kept.keys["desk"], json=said)
     corrected = Decision.model_validate_json(answer.content)
     assert corrected.verdict == verdict
     assert corrected.correction
-    said = corrected.correction
-    assert (said.label, said.note, said.caller) == ("real", "taken by me", "key:desk")
+    given = corrected.correction
+    assert (given.label, given.note, given.caller) == ("real", "taken by me", "key:desk")
     assert Decision.model_validate_json(kept.read("boss", verdict.decision_id).content) == corrected
+    text = kept.http.get("/metrics").text
+    assert f'ppd_feedback_total{{actual="real",predicted="{verdict.label}"}} 1.0' in text
+    assert 'ppd_live_precision{predicted="ai_generated"}' in text
+
+
+def test_feedback_needs_its_own_scope(kept: Kept, jpeg: bytes) -> None:
+    said = {"decision_id": kept.predict("all", jpeg).decision_id, "label": "real"}
+    assert_problem(kept.http.post("/feedback", headers=kept.keys["all"], json=said), 403, "forbidden")
 
 
 @pytest.mark.parametrize(
@@ -325,24 +368,42 @@ def test_a_person_s_feedback_stands_beside_the_decision(kept: Kept, jpeg: bytes,
         ({"json": {"label": "uncertain"}}, 422, "invalid_option"),
         ({"json": {"label": "real", "note": "x" * 1001}}, 422, "invalid_option"),
         ({"json": {"label": "real", "other": "x"}}, 422, "invalid_option"),
+        ({"json": {"label": "real", "decision_id": 5}}, 422, "invalid_option"),
         ({"json": ["real"]}, 422, "invalid_option"),
-        ({"json": {}}, 400, "missing_field"),
-        ({"data": {"note": "x"}}, 400, "missing_field"),
-        ({"files": {"label": ("a.txt", b"real")}}, 422, "invalid_option"),
+        ({"json": {"note": "x"}}, 400, "missing_field"),
+        ({"data": {"label": "real"}}, 415, "unsupported_body"),
+        ({"files": {"label": ("a.txt", b"real")}}, 415, "unsupported_body"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "malformed_request"),
         ({"content": b"[" * 60_000, "headers": {"content-type": "application/json"}}, 400, "malformed_request"),
         ({"content": b"real", "headers": {"content-type": "text/plain"}}, 415, "unsupported_body"),
         ({"content": b"x" * 70_000, "headers": {"content-type": "text/plain"}}, 413, "body_too_large"),
     ],
 )
-def test_feedback_that_is_none_is_refused(
-    kept: Kept, jpeg: bytes, body: dict[str, Any], status: int, code: str
-) -> None:
-    verdict = kept.predict("desk", jpeg)
-    kept.read("desk", verdict.decision_id)
+def test_feedback_that_is_none_is_refused(kept: Kept, body: dict[str, Any], status: int, code: str) -> None:
+    if isinstance(body.get("json"), dict):
+        body = {"json": {"decision_id": "0", **body["json"]}}
     headers = kept.keys["desk"] | body.pop("headers", {})
-    answer = kept.http.post(f"/decisions/{verdict.decision_id}/feedback", headers=headers, **body)
-    assert_problem(answer, status, code)
+    assert_problem(kept.http.post("/feedback", headers=headers, **body), status, code)
+
+
+def test_feedback_on_nothing_is_refused(kept: Kept) -> None:
+    answer = kept.http.post("/feedback", headers=kept.keys["desk"], json={"label": "real"})
+    assert "decision_id" in assert_problem(answer, 400, "missing_field").detail
+    said = {"decision_id": "0", "label": "real"}
+    assert_problem(kept.http.post("/feedback", headers=kept.keys["desk"], json=said), 404, "decision_not_found")
+
+
+def test_photos_are_kept_where_that_is_configured(kept: Kept) -> None:
+    photo = encoded(make_photo(seed=72))
+    answer = kept.http.post("/predict/batch", files=[("images", photo)] * 2, headers=kept.keys["all"])
+    (sha,) = {
+        item.verdict.image.sha256 for item in BatchVerdict.model_validate_json(answer.content).items if item.verdict
+    }
+    path = kept.path.parent / "photos" / sha[:2] / f"{sha}.jpg"
+    deadline = time.monotonic() + 5
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert path.read_bytes() == photo
 
 
 def test_photos_are_judged_while_the_records_can_t_be_written(kept: Kept, jpeg: bytes) -> None:
@@ -362,5 +423,6 @@ def test_a_service_without_a_store_names_its_verdicts_and_says_that_it_keeps_non
     assert item.verdict and item.verdict.decision_id
     path = f"/decisions/{item.verdict.decision_id}"
     assert_problem(service.get(path), 404, "decisions_off")
-    assert_problem(service.post(path + "/feedback", json={"label": "real"}), 404, "decisions_off")
+    said = {"decision_id": item.verdict.decision_id, "label": "real"}
+    assert_problem(service.post("/feedback", json=said), 404, "decisions_off")
     assert_problem(service.put(path), 405, "method_not_allowed")

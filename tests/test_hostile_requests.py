@@ -211,10 +211,10 @@ REQUESTS: dict[str, bytes] = {
     "alpha of infinity": post(part(IMAGE, PHOTO) + part(b'Content-Disposition: form-data; name="alpha"', b"inf")
                               + b"--b--\r\n", path=b"/explain"),
     "deep JSON": post(DEEP, form=b"Content-Type: application/json\r\n"),
-    "deep JSON as feedback": post(DEEP, path=b"/decisions/0/feedback", form=b"Content-Type: application/json\r\n"),
-    "half a surrogate as feedback": post(b'{"label": "real", "note": "\\ud800"}', path=b"/decisions/0/feedback",
+    "deep JSON as feedback": post(DEEP, path=b"/feedback", form=b"Content-Type: application/json\r\n"),
+    "half a surrogate as feedback": post(b'{"decision_id": "0", "label": "real", "note": "\\ud800"}', path=b"/feedback",
                                          form=b"Content-Type: application/json\r\n"),
-    "10000 fields as feedback": post(b"label=real&" * 5000, path=b"/decisions/0/feedback",
+    "10000 fields as feedback": post(b"label=real&" * 5000, path=b"/feedback",
                                      form=b"Content-Type: application/x-www-form-urlencoded\r\n"),
     "BentoML's pickle": post(b"\x80\x04N.", b"Payload-Container: NdarrayContainer", b"Payload-Meta: {}",
                              form=b"Content-Type: application/vnd.bentoml+pickle\r\n"),

@@ -29,7 +29,7 @@ def test_rotation_is_a_second_key_and_a_revocation(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["mint", "desk", "--scopes", "everything"], "scopes are predict, batch, explain, admin"),
+        (["mint", "desk", "--scopes", "everything"], "scopes are predict, batch, explain, feedback, drift, admin"),
         (["mint", "a b"], "A name has letters"),
         (["revoke", "0" * 12], "can't be read"),
         (["list"], "can't be read"),

@@ -27,6 +27,7 @@ from training import (
     data,
     evaluate,
     features,
+    feedback,
     fuse,
     plots,
     probe,
@@ -232,7 +233,13 @@ def promote_model(given: Namespace) -> int:
     return 0
 
 
+def pull_feedback(given: Namespace) -> int:
+    print(feedback.pull(given.records, given.photos, given.out))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
+    "feedback": pull_feedback,
     "data": inspect,
     "augment": show_degradations,
     "features": extract_features,

@@ -28,6 +28,7 @@ from detector.schema import (
     BatchVerdict,
     Colormap,
     Decision,
+    Drift,
     Explanation,
     Health,
     OverlayFormat,
@@ -123,8 +124,15 @@ class AsyncClient:
         return await self._run(flow.decision(self._connection.rules, id))
 
     async def feedback(self, id: str, label: Truth, note: str | None = None) -> Decision:
-        """Say what the photo is, in a person's judgement; kept beside the decision, in place of earlier feedback."""
+        """Say what the photo is, in a person's judgement; kept beside the decision, in place of earlier feedback.
+
+        Needs the scope `feedback`, and a decision that the caller may read.
+        """
         return await self._run(flow.feedback(self._connection.rules, id, label, note))
+
+    async def drift(self) -> Drift:
+        """Whether photos and verdicts are like those the model was judged on, feature by feature."""
+        return await self._run(flow.drift(self._connection.rules))
 
     async def health(self) -> Health:
         """State of the service, asked once; one whose model does not answer says so here and raises nothing."""

@@ -68,8 +68,8 @@ class Connection:
         if request.uploads:
             files = [(name, (upload.name, upload.data)) for name, upload in request.uploads]
             body = {"files": files, "data": request.fields}
-        elif request.fields:
-            body = {"data": request.fields}
+        elif request.json:
+            body = {"json": request.json}
         return {
             "method": request.method,
             "url": self.address + request.route,

@@ -29,6 +29,7 @@ from detector.schema import (
     BatchVerdict,
     Colormap,
     Decision,
+    Drift,
     Explanation,
     Health,
     OverlayFormat,
@@ -137,6 +138,12 @@ def feedback(rules: Rules, id: str, label: Truth, note: str | None) -> Flow[Deci
     """Safe to send again: the last feedback counts."""
     reply = yield from call(rules, wire.feedback(id, label, note), rules.new_id())
     return wire.read_answer(Decision, reply)
+
+
+def drift(rules: Rules) -> Flow[Drift]:
+    """Asked once, as `health` is."""
+    reply = yield from call(rules, wire.drift(), rules.new_id(), ONCE)
+    return wire.read_answer(Drift, reply)
 
 
 def health(rules: Rules) -> Flow[Health]:

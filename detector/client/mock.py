@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.parser import BytesParser
 from hashlib import sha256
-from urllib.parse import parse_qsl
 from uuid import uuid4
 
 import httpx
@@ -26,6 +25,7 @@ from detector.schema import (
     BatchVerdict,
     Correction,
     Decision,
+    Drift,
     Explanation,
     Feedback,
     Health,
@@ -79,8 +79,12 @@ class MockService(httpx.MockTransport):
         route = f"{request.method} {request.url.path}"
         if route == "GET /health":
             return _json(Health(status="ok", model=_MODEL, device="mock", uptime=1.0))
-        if request.url.path.startswith("/decisions/"):
-            return _json(self._decision(request))
+        if route == "GET /drift":
+            return _json(_DRIFT)
+        if route == "POST /feedback":
+            return _json(self._feedback(request))
+        if route.startswith("GET /decisions/"):
+            return _json(self._decision(request.url.path.removeprefix("/decisions/")))
         if route not in {"POST /predict", "POST /predict/batch", "POST /explain"}:
             raise RouteNotFound
         form = read_form(request)
@@ -115,20 +119,20 @@ class MockService(httpx.MockTransport):
         self.decisions[name] = Decision(id=name, time=datetime.now(UTC), verdict=verdict)
         return verdict
 
-    def _decision(self, request: httpx.Request) -> Decision:
-        name, _, rest = request.url.path.removeprefix("/decisions/").partition("/")
-        if (request.method, rest) not in {("GET", ""), ("POST", "feedback")}:
-            raise RouteNotFound
+    def _decision(self, name: str) -> Decision:
         if name not in self.decisions:
             raise DecisionNotFound
-        if rest:
-            try:
-                given = Feedback.model_validate(dict(parse_qsl(request.read().decode(), keep_blank_values=True)))
-            except ValidationError:
-                raise InvalidOption from None
-            correction = Correction(**given.model_dump(), time=datetime.now(UTC))
-            self.decisions[name] = self.decisions[name].model_copy(update={"correction": correction})
         return self.decisions[name]
+
+    def _feedback(self, request: httpx.Request) -> Decision:
+        try:
+            given = Feedback.model_validate_json(request.read())
+        except ValidationError:
+            raise InvalidOption from None
+        decision = self._decision(given.decision_id)
+        correction = Correction(label=given.label, note=given.note, time=datetime.now(UTC))
+        self.decisions[given.decision_id] = decision.model_copy(update={"correction": correction})
+        return self.decisions[given.decision_id]
 
     def _batch(self, form: list[tuple[str, str | None, bytes]], request_id: str) -> BatchVerdict:
         items = [self._item(index, name, data, request_id) for index, (_, name, data) in enumerate(form)]
@@ -172,6 +176,19 @@ def grey_png(side: int = SIDE, level: int = 128) -> bytes:
 _MODEL = ModelInfo(name="mock", version="0", hash="0" * 64, profile="mock")
 
 
+_DRIFT = Drift(
+    verdict="too_few",
+    sentence="A stand-in compares nothing.",
+    model=_MODEL,
+    sharing="this_process",
+    photos=0,
+    cached=0,
+    windows=0,
+    windows_needed=2,
+    features=(),
+)
+
+
 def _facts(photo: bytes) -> ImageFacts:
     return ImageFacts(
         width=SIDE, height=SIDE, format="PNG", bytes=len(photo), sha256=sha256(photo).hexdigest(), animated=False
@@ -185,5 +202,5 @@ def _explanation(verdict: Verdict) -> Explanation:
     return Explanation(verdict=verdict, overlay=picture, heatmap=picture, region=region, alpha=0.5, colormap="inferno")
 
 
-def _json(answer: Verdict | BatchVerdict | Explanation | Decision | Health) -> httpx.Response:
+def _json(answer: Verdict | BatchVerdict | Explanation | Decision | Drift | Health) -> httpx.Response:
     return httpx.Response(200, headers={"Content-Type": "application/json"}, content=answer.model_dump_json())

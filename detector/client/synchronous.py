@@ -29,6 +29,7 @@ from detector.schema import (
     BatchVerdict,
     Colormap,
     Decision,
+    Drift,
     Explanation,
     Health,
     OverlayFormat,
@@ -131,8 +132,15 @@ class Client:
         return self._run(flow.decision(self._connection.rules, id))
 
     def feedback(self, id: str, label: Truth, note: str | None = None) -> Decision:
-        """Say what the photo is, in a person's judgement; kept beside the decision, in place of earlier feedback."""
+        """Say what the photo is, in a person's judgement; kept beside the decision, in place of earlier feedback.
+
+        Needs the scope `feedback`, and a decision that the caller may read.
+        """
         return self._run(flow.feedback(self._connection.rules, id, label, note))
+
+    def drift(self) -> Drift:
+        """Whether photos and verdicts are like those the model was judged on, feature by feature."""
+        return self._run(flow.drift(self._connection.rules))
 
     def health(self) -> Health:
         """State of the service, asked once; one whose model does not answer says so here and raises nothing."""

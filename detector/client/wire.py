@@ -44,6 +44,7 @@ class Request:
     route: str
     uploads: tuple[tuple[str, Upload], ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
+    json: dict[str, str | None] | None = None
     allowed: tuple[int, ...] = (200,)
 
 
@@ -75,13 +76,16 @@ def health() -> Request:
     return Request("GET", "/health", allowed=(200, 503))
 
 
+def drift() -> Request:
+    return Request("GET", "/drift")
+
+
 def decision(id: str) -> Request:
     return Request("GET", f"/decisions/{quote(id, safe='')}")
 
 
 def feedback(id: str, label: Truth, note: str | None) -> Request:
-    fields = {"label": str(label)} | ({} if note is None else {"note": note})
-    return Request("POST", f"/decisions/{quote(id, safe='')}/feedback", fields=fields)
+    return Request("POST", "/feedback", json={"decision_id": id, "label": str(label), "note": note})
 
 
 def read_answer(model: type[M], reply: Reply) -> M:

@@ -71,3 +71,8 @@ def test_many_photos_keep_their_order_and_errors(path: str, tmp_path: Path) -> N
         "3. Likely a photograph, 10.0 % AI",
     ]
     assert seen == [(3, 3)]
+
+
+def test_drift_is_told_in_the_service_s_words_or_with_its_refusal() -> None:
+    assert desk(MockService()).drift("") == "A stand-in compares nothing."
+    assert desk(MockService(script=[Overloaded("Busy.")])).drift("") == "Busy."
