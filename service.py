@@ -18,9 +18,11 @@ from uuid import uuid4
 
 import bentoml
 import numpy as np
+from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.exceptions import BentoMLException
 from bentoml.models import BentoModel
 from numpy.typing import NDArray
+from opentelemetry import trace
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -28,7 +30,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from detector import __version__, asgi, cache, forms, openapi, problems, shutdown
+from detector import __version__, asgi, cache, forms, logs, metrics, openapi, problems, rows, shutdown, stages
 from detector.artefact import Artefact, load
 from detector.auth import Failures, Guard
 from detector.config import Settings, load_settings
@@ -84,6 +86,19 @@ def _stored(tag: str) -> BentoModel:
     return model
 
 
+def _tracing() -> dict[str, Any]:
+    """BentoML's own tracing, for both services; without an address it looks at no request at all."""
+    wanted = SETTINGS.tracing
+    if wanted.endpoint is None:
+        return {"excluded_urls": [".*"]}
+    return {
+        "exporter_type": "otlp",
+        "otlp": {"protocol": "http", "endpoint": wanted.endpoint},
+        "sample_rate": wanted.sample_rate,
+        "excluded_urls": ["livez", "readyz", "healthz", "metrics"],
+    }
+
+
 def _guard() -> Guard:
     """Who may come in, by the settings; ends the process with one line where keys can't be read."""
     auth, token = SETTINGS.auth, SETTINGS.jwt
@@ -113,6 +128,7 @@ os.environ["FORWARDED_ALLOW_IPS"] = ""
 # largest photo's memory in every thread (240 MB after two of 49 megapixels).
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4194304")
 SETTINGS = _settings()
+logs.configure(SETTINGS.log.level, SETTINGS.log.format)
 MODEL = _stored(SETTINGS.model.tag)
 GUARD = _guard()
 LINK = _link()
@@ -140,14 +156,23 @@ def _file_reader() -> FileReader | None:
         raise SystemExit(error.detail) from None
 
 
+# BentoML's own metrics take any path a caller invents for a label; ours are in `detector.metrics`, and one line a
+# request is the gate's.
+OBSERVED: Any = {
+    "metrics": {"enabled": False},
+    "logging": {"access": {"enabled": False}},
+    "tracing": _tracing(),
+}
+
+
 @bentoml.service(
     name="scorer",
     workers=SETTINGS.scorer.workers,
     traffic={"timeout": SETTINGS.scorer.batch_wait},
-    logging={"access": {"enabled": False}},  # the API process logs each request once
     # Left alone, the client behind `depends` closes its session every 100 requests and takes the requests in
     # flight with it: 3 % of answers were 500 at 4 concurrent callers (BentoML 1.4.39).
     runner_connection={"max_requests": 10**9, "max_age": 1e9},
+    **OBSERVED,
 )
 class Scorer:
     """The networks of one profile, scored in adaptive batches."""
@@ -155,9 +180,12 @@ class Scorer:
     model = MODEL
 
     def __init__(self) -> None:
-        artefact, wanted = _artefact(), SETTINGS.model
+        started, artefact, wanted = time.perf_counter(), _artefact(), SETTINGS.model
         plan = artefact.spec.plan(wanted.profile)
         self._runtime = load_runtime(artefact.folder, plan, wanted.device, wanted.precision, wanted.threads)
+        info = artefact.info(wanted.profile).model_dump()
+        metrics.MODEL_INFO.labels(**info, device=self._runtime.device).set(1)
+        metrics.MODEL_LOAD_SECONDS.set(time.perf_counter() - started)
         shutdown.outlive(
             lambda: shutdown.sibling_runs("product_photo_detector"), SETTINGS.api.shutdown_grace, _scorer_socket()
         )
@@ -168,9 +196,16 @@ class Scorer:
         # The batcher cancels what it expects to be late, so it may wait as long as a request may.
         max_latency_ms=int(1000 * SETTINGS.scorer.batch_wait),
     )
-    def score(self, views: np.ndarray) -> np.ndarray:
-        """(n, v, 3, s, s) uint8 views of n photos -> (n, plan.width) float32 evidence."""
-        return self._runtime.score(views)
+    def score(self, asked: np.ndarray) -> np.ndarray:
+        """Rows of n photos, of several requests (`detector.rows`) -> rows with their evidence, in order."""
+        started = time.perf_counter()
+        evidence = self._runtime.score(rows.views_of(asked))
+        took = time.perf_counter() - started
+        metrics.BATCH_SIZE.observe(len(asked))
+        if logger.isEnabledFor(logging.DEBUG):
+            told = {"requests": rows.requests_of(asked), "batch": len(asked), "network_ms": round(1e3 * took, 2)}
+            logger.debug("scored", extra=told)
+        return rows.answer(evidence, took)
 
     @bentoml.api
     def device(self) -> str:
@@ -214,6 +249,10 @@ class ExplainForm(_Form):
 async def _health(request: Request) -> Response:
     health: Health = await request.app.state.health()
     return JSONResponse(health.model_dump(), 200 if health.status == "ok" else 503)
+
+
+async def _metrics(_: Request) -> Response:
+    return Response(await asyncio.to_thread(metrics.exposition), media_type=metrics.CONTENT_TYPE)
 
 
 async def _docs(_: Request) -> Response:
@@ -263,6 +302,7 @@ extras = Starlette(
     routes=[
         Route("/health", _health),
         Route("/docs.json", _docs),
+        Route("/metrics", _metrics),
         Route("/decisions/{id}", _decision),
         Route("/decisions/{id}/feedback", _feedback, methods=["POST"]),
     ]
@@ -274,6 +314,7 @@ extras = Starlette(
     name="product_photo_detector",
     workers=SETTINGS.api.workers,
     traffic={"timeout": SETTINGS.api.timeout + 5},  # a backstop: `_answer` speaks first
+    **OBSERVED,
 )
 class ProductPhotoDetector:
     """Tells an AI-generated product photo from a photograph."""
@@ -282,7 +323,6 @@ class ProductPhotoDetector:
     scorer = bentoml.depends(Scorer)
 
     def __init__(self) -> None:
-        logging.getLogger("bentoml").setLevel(SETTINGS.log.level)
         artefact, photo, verdict = _artefact(), SETTINGS.photo, SETTINGS.verdict
         reader, claims = _file_reader(), SETTINGS.provenance
         profile = SETTINGS.model.profile
@@ -299,6 +339,8 @@ class ProductPhotoDetector:
             policy=Policy(claims.signed_generation, claims.signed_edit, claims.unsigned_claim, claims.signed_capture),
             cache=_cache(artefact.info(profile).hash),
         )
+        if SETTINGS.tracing.endpoint:
+            trace.set_tracer_provider(BentoMLContainer.tracer_provider.get())
         kept = SETTINGS.decisions
         self._decisions = Decisions(kept.path, 86_400 * kept.retention_days) if kept.path else None
         extras.state.decisions = self._decisions
@@ -359,14 +401,18 @@ class ProductPhotoDetector:
         return await _answer(image, work)
 
     async def _score(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        started = time.perf_counter()
+        request_id = stages.request_id()
         try:
-            evidence: NDArray[np.float32] = await self.scorer.to_async.score(views)
+            with metrics.SCORING.track_inprogress():
+                scored = rows.read(await self.scorer.to_async.score(rows.ask(views, request_id)))
         except (BentoMLException, OSError) as error:  # aiohttp's connection errors are OSErrors
             logger.warning("the scorer did not answer: %s", type(error).__name__)
             raise ModelUnavailable(
                 "The model is not answering; try again.", retry_after=SETTINGS.api.retry_after
             ) from None
-        return evidence
+        stages.scored(time.perf_counter() - started, scored.network, scored.batch)
+        return scored.evidence
 
     def _record(self, verdict: Verdict, request: Request) -> Verdict:
         """The verdict with an id of its own, under which it is kept where records are."""
@@ -389,6 +435,8 @@ class ProductPhotoDetector:
             if isinstance(outcome, Verdict):
                 items.append(BatchItem(index=index, name=name, verdict=self._record(outcome, request)))
             else:
+                if not isinstance(upload, forms.Upload):
+                    metrics.PHOTOS_REFUSED.labels(outcome.code).inc()
                 items.append(BatchItem(index=index, name=name, error=problems.problem(outcome, request_id)))
         return BatchVerdict(items=items, summary=_summary(items), request_id=request_id)
 
@@ -416,10 +464,11 @@ async def _answer(request: Request, work: Callable[[str], Awaitable[BaseModel]])
     except DetectorError as known:
         error = known
     except Exception:
-        logger.exception("request %s failed", request_id)
+        logger.exception("the request failed")
         error = InternalError()
     else:
         return Response(answer.model_dump_json(), headers=_cache_headers(answer), media_type="application/json")
+    stages.failed(error.code)
     return problems.problem_response(error, request_id)
 
 
@@ -513,4 +562,5 @@ _service.add_asgi_middleware(
     guard=GUARD,
     budgets=_budgets(),
     trusted=SETTINGS.limits.trusted_proxies,
+    open_routes=("/", "/health", "/docs.json"),
 )

@@ -155,6 +155,12 @@ class CorsSettings(_Section):
 
 class LogSettings(_Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["auto", "json", "text"] = "auto"
+
+
+class TracingSettings(_Section):
+    endpoint: str | None = Field(None, pattern=r"^https?://")
+    sample_rate: float = Field(1.0, ge=0, le=1)
 
 
 class Settings(_Section):
@@ -176,6 +182,7 @@ class Settings(_Section):
     decisions: DecisionsSettings = DecisionsSettings()
     redis: RedisSettings = RedisSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:

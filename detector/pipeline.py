@@ -10,8 +10,10 @@ import logging
 import time
 from asyncio import gather, get_running_loop
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -20,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detector import explain
+from detector import explain, metrics, stages
 from detector.cache import VerdictCache
 from detector.calibration import Calibration, confidence, label
 from detector.ensemble import Plan
-from detector.errors import DetectorError
+from detector.errors import DetectorError, InvalidImage
 from detector.image import Limits, Photo, decode
 from detector.preprocess import make_views
 from detector.provenance import compliance
@@ -133,6 +135,12 @@ class Detector:
 
     async def predict(self, data: bytes, request_id: str) -> Verdict:
         """Judge one photo; raises InvalidImage for what is none, and whatever `score` raises."""
+        with _refusals_counted():
+            verdict = await self._recall_or_judge(data, request_id)
+        stages.judged(verdict)
+        return verdict
+
+    async def _recall_or_judge(self, data: bytes, request_id: str) -> Verdict:
         if self._cache is None:
             return await self._judge(data, request_id)
         started = time.perf_counter()
@@ -153,15 +161,20 @@ class Detector:
 
     async def explain(self, data: bytes, style: Style, request_id: str) -> Explanation:
         """Judge one photo and show where its evidence lies."""
-        seen = await self._see(data, style.max_side)
-        return await self._in_thread(self._explanation, seen, style, request_id)
+        with _refusals_counted():
+            seen = await self._see(data, style.max_side)
+        with stages.stage("explain"):
+            explanation = await self._in_thread(self._explanation, seen, style, request_id)
+        stages.judged(explanation.verdict)
+        return explanation
 
     async def _judge(self, data: bytes, request_id: str) -> Verdict:
         return self._verdict(await self._see(data, None), request_id)
 
     async def _see(self, data: bytes, thumbnail_side: int | None) -> _Seen:
         started = time.perf_counter()
-        prepared = await self._in_thread(self._prepare, data, thumbnail_side)
+        with stages.stage("decode"):
+            prepared = await self._in_thread(self._prepare, data, thumbnail_side)
         decoded = time.perf_counter()
         (evidence, scored), said = await gather(self._scored(prepared.views), self._said(prepared.facts.format, data))
         return _Seen(prepared, evidence, said, started, decoded, scored, time.perf_counter())
@@ -170,7 +183,10 @@ class Detector:
         return (await self._score(views[np.newaxis]))[0], time.perf_counter()
 
     async def _said(self, format: str, data: bytes) -> _Said | None:
-        return await self._in_thread(self._ask, self._read, format, data) if self._read else None
+        said = await self._in_thread(self._ask, self._read, format, data) if self._read else None
+        if said:
+            stages.passed("provenance", said.took)
+        return said
 
     @staticmethod
     def _ask(read: Read, format: str, data: bytes) -> _Said | None:
@@ -189,7 +205,10 @@ class Detector:
         return _Prepared(_facts(photo), make_views(photo.pixels, self._plan.views, self._plan.size), thumbnail)
 
     async def _in_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
+        """In this request's context, so that the lines it logs bear the request's id."""
+        context = copy_context()
+        call = partial(work, *args, **kwargs)
+        return await get_running_loop().run_in_executor(self._pool, lambda: context.run(call))
 
     def _verdict(self, seen: _Seen, request_id: str) -> Verdict:
         probability = self._calibration.probability(self._plan.fuse(seen.evidence))
@@ -229,6 +248,15 @@ class Detector:
             alpha=style.alpha,
             colormap=style.colormap,
         )
+
+
+@contextmanager
+def _refusals_counted() -> Iterator[None]:
+    try:
+        yield
+    except InvalidImage as error:
+        metrics.PHOTOS_REFUSED.labels(error.code).inc()
+        raise
 
 
 def _sha256(data: bytes) -> str:

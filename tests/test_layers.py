@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"words"},
-    {"errors", "schema", "metrics", "address", "shutdown"},
-    {"config", "container", "preprocess", "calibration", "networks", "facts", "link", "keyring", "tokens"},
+    {"errors", "schema", "metrics", "address", "shutdown", "logs", "rows"},
+    {"config", "container", "preprocess", "calibration", "networks", "facts", "link", "keyring", "tokens", "stages"},
     {"image", "ensemble", "provenance", "auth", "cache", "ratelimit", "keys", "decisions"},
     {"artefact", "runtime", "explain"},
     {"pipeline", "client", "problems"},
@@ -36,6 +36,8 @@ OWNERS = {
     "jwt": {"tokens"},
     "limits": {"ratelimit"},
     "prometheus_client": {"metrics"},
+    "structlog": {"logs"},
+    "opentelemetry": {"logs", "stages"},
     "psutil": {"shutdown"},
     "httpx": {"client", "cli"},
 }
