@@ -1,7 +1,7 @@
 """Two BentoML services: `Scorer` (the networks, adaptive batching) and `ProductPhotoDetector` (HTTP).
 
-The only place that knows BentoML, and the edge where settings are read. What is decided about a photo is
-`detector.pipeline`'s; docs/architecture.md says why the options below are as they are.
+The only place that knows BentoML, and the edge where settings are read. What they make is `detector.assembly`'s, what
+is decided about a photo `detector.pipeline`'s; docs/architecture.md says why the options below are as they are.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import bentoml
@@ -30,9 +30,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from detector import __version__, asgi, cache, forms, logs, metrics, openapi, problems, rows, shutdown, stages
-from detector.artefact import Artefact, load
-from detector.auth import Failures, Guard
+from detector import asgi, assembly, forms, logs, metrics, openapi, problems, rows, shutdown, stages
+from detector.artefact import Artefact
 from detector.config import Settings, load_settings
 from detector.decisions import Decisions, prepare
 from detector.errors import (
@@ -47,13 +46,8 @@ from detector.errors import (
     TimedOut,
 )
 from detector.exchange import Pace
-from detector.image import Limits, safe_name
-from detector.keyring import Keyring
-from detector.link import Link
-from detector.pipeline import Detector, Rules, Style
-from detector.provenance.policy import Policy
-from detector.provenance.reading import FileReader
-from detector.ratelimit import Budgets
+from detector.image import safe_name
+from detector.pipeline import Style
 from detector.runtime import load_runtime
 from detector.schema import (
     BatchItem,
@@ -65,17 +59,22 @@ from detector.schema import (
     Health,
     Verdict,
 )
-from detector.tokens import KeySet, TokenRules, Tokens, read_secret
 
+T = TypeVar("T")
 logger = logging.getLogger("bentoml.detector")
+
+
+def _made(make: Callable[..., T], *parts: Any) -> T:
+    """What `make` makes of its parts; ends the process with one line where it can't."""
+    try:
+        return make(*parts)
+    except (InvalidSettings, InvalidArtefact) as error:
+        raise SystemExit(error.detail) from None
 
 
 def _settings() -> Settings:
     named = os.environ.get("PPD_CONFIG")
-    try:
-        return load_settings(Path(named) if named else Path(__file__).with_name("configuration.yaml"))
-    except DetectorError as error:
-        raise SystemExit(error.detail) from None
+    return load_settings(Path(named) if named else Path(__file__).with_name("configuration.yaml"))
 
 
 def _stored(tag: str) -> BentoModel:
@@ -84,6 +83,24 @@ def _stored(tag: str) -> BentoModel:
     if model.stored is None:
         raise SystemExit(f"There is no model {tag} in the Bento store; `make model` puts the embedded one there.")
     return model
+
+
+# uvicorn believes X-Forwarded-For from this very machine unless told otherwise; here `limits.trusted_proxies` decides.
+os.environ["FORWARDED_ALLOW_IPS"] = ""
+# For the processes started from here: glibc hands large blocks back when a photo is done, instead of keeping up to the
+# largest photo's memory in every thread (240 MB after two of 49 megapixels).
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4194304")
+SETTINGS = _made(_settings)
+logs.configure(SETTINGS.log.level, SETTINGS.log.format)
+MODEL = _stored(SETTINGS.model.tag)
+GUARD = _made(assembly.guard, SETTINGS)
+LINK = _made(assembly.link, SETTINGS)
+
+
+def _artefact() -> Artefact:
+    stored = MODEL.stored
+    folder = Path(stored.path) if stored else Path(SETTINGS.model.tag)
+    return _made(assembly.artefact, folder, SETTINGS.model.profile)
 
 
 def _tracing() -> dict[str, Any]:
@@ -97,63 +114,6 @@ def _tracing() -> dict[str, Any]:
         "sample_rate": wanted.sample_rate,
         "excluded_urls": ["livez", "readyz", "healthz", "metrics"],
     }
-
-
-def _guard() -> Guard:
-    """Who may come in, by the settings; ends the process with one line where keys can't be read."""
-    auth, token = SETTINGS.auth, SETTINGS.jwt
-    try:
-        keyring = Keyring(auth.keys_file) if auth.keys_file else None
-        secret = read_secret(token.secret_file) if token.secret_file else None
-    except InvalidSettings as error:
-        raise SystemExit(error.detail) from None
-    key_set = KeySet(token.key_set, token.key_set_ttl, token.key_set_timeout) if token.key_set else None
-    rules = TokenRules(token.issuer or "", token.audience or "", token.leeway, token.scope_claim)
-    tokens = Tokens(rules, secret, key_set) if secret or key_set else None
-    return Guard(keyring, tokens, Failures(auth.max_failures))
-
-
-def _link() -> Link | None:
-    redis = SETTINGS.redis
-    url = redis.url.get_secret_value() if redis.url else None
-    try:
-        return Link(url, redis.prefix, redis.timeout, redis.retry_interval) if url else None
-    except ValueError:
-        raise SystemExit("Configuration: redis.url: not an address such as redis://host:6379/0.") from None
-
-
-# uvicorn believes X-Forwarded-For from this very machine unless told otherwise; here `limits.trusted_proxies` decides.
-os.environ["FORWARDED_ALLOW_IPS"] = ""
-# For the processes started from here: glibc hands large blocks back when a photo is done, instead of keeping up to the
-# largest photo's memory in every thread (240 MB after two of 49 megapixels).
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4194304")
-SETTINGS = _settings()
-logs.configure(SETTINGS.log.level, SETTINGS.log.format)
-MODEL = _stored(SETTINGS.model.tag)
-GUARD = _guard()
-LINK = _link()
-
-
-def _artefact() -> Artefact:
-    """The verified model folder; ends the process with one line where it can't be trusted or lacks the profile."""
-    stored = MODEL.stored
-    try:
-        artefact = load(Path(stored.path) if stored else Path(SETTINGS.model.tag))
-        if SETTINGS.model.profile not in artefact.spec.profiles:
-            known = ", ".join(artefact.spec.profiles)
-            raise InvalidArtefact(f"The model has no profile {SETTINGS.model.profile}; it has {known}.")
-    except InvalidArtefact as error:
-        raise SystemExit(error.detail) from None
-    return artefact
-
-
-def _file_reader() -> FileReader | None:
-    """Reads what files say of themselves; ends the process with one line where the trust list is none."""
-    wanted = SETTINGS.provenance
-    try:
-        return FileReader(wanted.read_trust_anchors(), wanted.max_block, wanted.prompts) if wanted.enabled else None
-    except InvalidSettings as error:
-        raise SystemExit(error.detail) from None
 
 
 # BentoML's own metrics take any path a caller invents for a label; ours are in `detector.metrics`, and one line a
@@ -323,26 +283,10 @@ class ProductPhotoDetector:
     scorer = bentoml.depends(Scorer)
 
     def __init__(self) -> None:
-        artefact, photo, verdict = _artefact(), SETTINGS.photo, SETTINGS.verdict
-        reader, claims = _file_reader(), SETTINGS.provenance
-        profile = SETTINGS.model.profile
-        calibration = artefact.calibrations[profile]
-        self._detector = Detector(
-            artefact.spec.plan(profile),
-            calibration,
-            artefact.info(profile),
-            Rules(verdict.thresholds or calibration.thresholds, verdict.medium_confidence, verdict.high_confidence),
-            Limits(photo.max_bytes, photo.max_pixels, photo.max_side, photo.min_side, frozenset(photo.formats)),
-            self._score,
-            SETTINGS.api.decode_threads,
-            read=reader.read if reader else None,
-            policy=Policy(claims.signed_generation, claims.signed_edit, claims.unsigned_claim, claims.signed_capture),
-            cache=_cache(artefact.info(profile).hash),
-        )
+        self._detector = assembly.detector(SETTINGS, _artefact(), SETTINGS.model.profile, self._score, LINK)
         if SETTINGS.tracing.endpoint:
             trace.set_tracer_provider(BentoMLContainer.tracer_provider.get())
-        kept = SETTINGS.decisions
-        self._decisions = Decisions(kept.path, 86_400 * kept.retention_days) if kept.path else None
+        self._decisions = assembly.decisions(SETTINGS)
         extras.state.decisions = self._decisions
         self._started = time.monotonic()
         shutdown.force_after(SETTINGS.api.shutdown_grace)
@@ -353,8 +297,9 @@ class ProductPhotoDetector:
     def verify() -> None:
         """Once, before any process serves: model, trust list and records can be read, and who may come in is said."""
         _artefact()
-        _file_reader()
-        _prepare_decisions()
+        _made(assembly.file_reader, SETTINGS)
+        if SETTINGS.decisions.path:
+            _made(prepare, SETTINGS.decisions.path)
         if GUARD.open:
             logger.warning("Authentication is off: anybody who reaches this service may use it (auth.keys_file, jwt).")
 
@@ -472,15 +417,6 @@ async def _answer(request: Request, work: Callable[[str], Awaitable[BaseModel]])
     return problems.problem_response(error, request_id)
 
 
-def _prepare_decisions() -> None:
-    """Ends the process with one line where the file of the records can't be made."""
-    try:
-        if SETTINGS.decisions.path:
-            prepare(SETTINGS.decisions.path)
-    except InvalidSettings as error:
-        raise SystemExit(error.detail) from None
-
-
 def _summary(items: list[BatchItem]) -> BatchSummary:
     labels = Counter(item.verdict.label if item.verdict else "errors" for item in items)
     return BatchSummary(
@@ -492,46 +428,10 @@ def _summary(items: list[BatchItem]) -> BatchSummary:
     )
 
 
-def _cache(model_hash: str) -> cache.VerdictCache | None:
-    """Verdicts of this release, this model and these settings; whatever may change a verdict is in the scope."""
-    kept = SETTINGS.cache
-    options = {
-        name: getattr(SETTINGS, name).model_dump(mode="json") for name in ("model", "verdict", "photo", "provenance")
-    }
-    anchors = SETTINGS.provenance.read_trust_anchors()  # the list itself: its file may change under the same name
-    scope = cache.scope(model_hash, {"release": __version__, "anchors": anchors, **options})
-    return cache.VerdictCache(scope, kept.entries, kept.ttl, LINK) if kept.entries else None
-
-
 def _cache_headers(answer: BaseModel) -> dict[str, str]:
     if not isinstance(answer, Verdict) or not SETTINGS.cache.entries:
         return {}
     return {"X-Cache": "hit" if answer.cached else "miss"}
-
-
-def _doors() -> dict[str, asgi.Door]:
-    """What each route asks of a caller, and the bytes its body may have."""
-    one = SETTINGS.photo.max_bytes + asgi.FORM_OVERHEAD
-    many = SETTINGS.batch.max_images * SETTINGS.photo.max_bytes + asgi.FORM_OVERHEAD
-    return {
-        "/predict": asgi.Door("POST", "predict", one),
-        "/predict/batch": asgi.Door("POST", "batch", many),
-        "/explain": asgi.Door("POST", "explain", one),
-        "/decisions/{id}": asgi.Door("GET", "decisions", anyone=True),
-        "/decisions/{id}/feedback": asgi.Door("POST", "decisions", anyone=True),
-    }
-
-
-def _budgets() -> Budgets:
-    limits = SETTINGS.limits
-    rates = {
-        "predict": limits.predict,
-        "batch": limits.batch,
-        "explain": limits.explain,
-        "decisions": limits.decisions,
-    }
-    set_ones = {route: rate for route, rate in rates.items() if rate}
-    return Budgets(set_ones, LINK, limits.on_redis_loss, SETTINGS.api.retry_after)
 
 
 _service: Any = ProductPhotoDetector
@@ -556,11 +456,11 @@ if SETTINGS.cors.allow_origins:
     )
 _service.add_asgi_middleware(
     asgi.Gate,
-    doors=_doors(),
+    doors=assembly.doors(SETTINGS),
     room=asgi.Room(SETTINGS.api.max_in_flight, SETTINGS.api.max_queued, SETTINGS.api.retry_after),
     pace=Pace(SETTINGS.api.upload_grace, SETTINGS.api.upload_rate),
     guard=GUARD,
-    budgets=_budgets(),
+    budgets=assembly.budgets(SETTINGS, LINK),
     trusted=SETTINGS.limits.trusted_proxies,
     open_routes=("/", "/health", "/docs.json"),
 )

@@ -85,7 +85,7 @@ def exposition() -> bytes:
         return generate_latest()
     forget_ended(Path(folder))
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
 
 
@@ -94,7 +94,7 @@ def forget_ended(folder: Path) -> None:
     pids = {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*_*.db")}
     for pid in pids:
         if not _runs(pid):
-            mark_process_dead(pid, str(folder))
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 
 
 def _runs(pid: int) -> bool:

@@ -26,7 +26,7 @@ class Journey:
     """What is known of one request so far. Photos of a batch add up."""
 
     request_id: str = ""
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
     verdicts: list[Verdict] = field(default_factory=list)
     code: str | None = None  # of the problem it was answered with
     batch: int = 0  # the largest batch a photo of it was scored in
@@ -70,7 +70,7 @@ def passed(name: Stage, took: float, ago: float = 0.0) -> None:
     metrics.STAGE_SECONDS.labels(name).observe(took)
     known = _journey.get()
     if known:
-        known.seconds[name] += took
+        known.seconds[name] = known.seconds.get(name, 0.0) + took
     if trace.get_current_span().get_span_context().trace_flags.sampled:
         end = time.time_ns() - int(1e9 * ago)
         _tracer.start_span(name, start_time=end - int(1e9 * took)).end(end)
@@ -113,8 +113,8 @@ def _told(verdicts: list[Verdict]) -> dict[str, Any]:
     model = verdicts[0].model
     told: dict[str, Any] = {"model": f"{model.name}:{model.version}", "profile": model.profile}
     if len(verdicts) > 1:
-        labels = Counter(verdict.label for verdict in verdicts)
-        return told | {"photos": len(verdicts), "cached": sum(v.cached for v in verdicts), **labels}
+        told |= {"photos": len(verdicts), "cached": sum(verdict.cached for verdict in verdicts)}
+        return told | Counter(verdict.label for verdict in verdicts)
     (verdict,) = verdicts
     probability, cache = round(verdict.probability, 4), "hit" if verdict.cached else "miss"
     return told | {"label": verdict.label, "confidence": verdict.confidence, "probability": probability, "cache": cache}

@@ -17,6 +17,7 @@ LAYERS = (
     {"pipeline", "client", "problems"},
     {"forms", "exchange", "openapi", "cli"},
     {"asgi"},
+    {"assembly"},
 )
 PROVENANCE = (
     {"vocabulary", "blocks"},

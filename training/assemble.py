@@ -28,7 +28,8 @@ from detector.runtime import load_runtime
 from training import probe
 from training.export import save_network
 from training.features import WHOLE
-from training.train import FINISHED, Recipe
+from training.recipe import Recipe
+from training.train import FINISHED
 from training.weights import load_clip
 
 NAME = "product-photo-detector"

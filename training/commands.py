@@ -38,6 +38,7 @@ from training import (
 from training.augment import TIERS, write_sheet
 from training.data import LABELS, InvalidDataset, Photo
 from training.metrics import auc
+from training.recipe import Recipe
 from training.tracking import tracking
 
 
@@ -81,7 +82,8 @@ def show_degradations(given: Namespace) -> int:
 
 def extract_features(given: Namespace) -> int:
     photos, _ = _photos(given.data)
-    broken = features.extract(features.plan(photos, given.copies), tuple(sorted(given.taps)), given.folder)
+    showings = features.plan(photos, given.copies)
+    broken = features.extract(showings, tuple(sorted(given.taps)), given.folder, lessons=given.lessons)
     print(f"Features: {given.folder}; photos that can't be read, counted once a showing: {broken}. Next: probe.")
     return 0
 
@@ -107,13 +109,14 @@ def fit_probe(given: Namespace) -> int:
 
 def train_expert(given: Namespace) -> int:
     photos, _ = _photos(given.data)
-    recipe = _told(train.Recipe.read, given.recipe)
+    wanted = _told(Recipe.read, given.recipe)
     folder = given.folder or given.runs / given.recipe.stem
     teacher = _read_teacher(given.teacher)
     taught, held_out = data.in_split(photos, "train"), data.in_split(photos, "val")
-    expert = _start(recipe, given.head)
-    with tracking(given.runs / "mlflow.db", "train", folder.name, recipe.model_dump(mode="json")) as run:
-        _told(train.train, taught, held_out, expert, recipe, folder, teacher, run.log)
+    expert = _start(wanted, given.head)
+    lessons = _told(features.read_lessons, given.lessons) if given.lessons else None
+    with tracking(given.runs / "mlflow.db", "train", folder.name, wanted.model_dump(mode="json")) as run:
+        _told(train.train, taught, held_out, expert, wanted, folder, teacher, run.log, lessons)
     print(f"The best checkpoint: {folder}. Next: list it in a YAML of experts, and export.")
     return 0
 
@@ -121,13 +124,13 @@ def train_expert(given: Namespace) -> int:
 def search(given: Namespace) -> int:
     photos, _ = _photos(given.data)
     base, space, teacher = (
-        _told(train.Recipe.read, given.recipe),
+        _told(Recipe.read, given.recipe),
         tune.read_space(given.space),
         _read_teacher(given.teacher),
     )
     taught, held_out = data.in_split(photos, "train"), data.in_split(photos, "val")
 
-    def worth(recipe: train.Recipe, folder: Path, log: train.Log) -> float:
+    def worth(recipe: Recipe, folder: Path, log: train.Log) -> float:
         best = train.train(taught, held_out, _start(recipe, given.head), recipe, folder, teacher, log)
         return min(train.judge(best, held_out, recipe).values())
 
@@ -334,7 +337,7 @@ def _told(step: Callable[..., T], *given: Any) -> T:
         raise InvalidRun(str(error)) from error
 
 
-def _start(recipe: train.Recipe, head: Path | None) -> ConvExpert | ClipExpert:
+def _start(recipe: Recipe, head: Path | None) -> ConvExpert | ClipExpert:
     """A pretrained expert; a CLIP trunk begins from a probe's head where one is given."""
     expert: ConvExpert | ClipExpert = _told(train.start, recipe)
     if head is not None:

@@ -1,149 +1,52 @@
-"""Fine-tune an expert on degraded views of photos: a convolutional one whole, CLIP's trunk from a block on.
+"""Fine-tune an expert: a convolutional one whole, CLIP's trunk from a block on.
 
-Reads like its story: recipe, views, model, loop, checkpoint. What a photo suffers is `augment`'s, which photos
-there are `data`'s. A run continues from its last checkpoint; the best one by the worst tier is kept apart.
+Reads like its story: model, loop, losses, checkpoint. Settings are `recipe`'s, batches `lessons`'s. A run goes on from
+its last checkpoint; the best one by the worst tier is kept apart.
 """
 
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from tqdm import tqdm
 
 from detector.errors import InvalidImage
 from detector.networks import B0, ClipExpert, ConvExpert, quantise_linears
-from detector.preprocess import View, make_views
-from training.augment import Degradation, cutmix, degrade, mixup, to_tier
-from training.data import Photo, balance, read_photo
+from detector.preprocess import make_views
+from training.augment import cutmix, mixup, to_tier
+from training.data import Photo, read_photo
+from training.features import Lessons
+from training.lessons import Batch, Insight, Retold, Showings, batches, targets_of
 from training.metrics import auc
+from training.recipe import Recipe
 from training.weights import load_b0, load_clip
 
+IMITATION = "imitation"  # the part of a student that is left behind when it has learned
 FINISHED = "finished"  # .safetensors
 Log = Callable[[int, Mapping[str, float]], None]  # (step, figures), such as a tracker's
 
 
-class Recipe(BaseModel):
-    """Everything that decides a run."""
+class Imitation(nn.Module):
+    """Reads off a student's features what CLIP's trunk would say: (n, channels, 7, 7) -> maps and tokens."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    def __init__(self, channels: int, tokens: int) -> None:
+        super().__init__()
+        self.maps = nn.Conv2d(channels, 768, 1)
+        self.tokens = nn.Linear(channels, tokens)
 
-    architecture: str = "b0"  # see detector.networks.build
-    tuned_blocks: int = Field(3, ge=0, description="of a CLIP trunk: its last ones; the others stay as they are")
-    views: tuple[View, ...] = (View(kind="whole"),)  # as judged and shipped
-    size: int = 224
-    photos: int = Field(16, ge=2, description="a step; each is shown twice, as it is and degraded")
-    steps: int = Field(1500, ge=1)
-    warmup: int = 100
-    learning_rate: float = 5e-4
-    head_learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    clip: float = 1.0  # gradient norm
-    average: float = 0.995  # of the exponential moving average of the weights
-    consistency: float = 0.5  # weight of agreement between the two showings of a photo
-    teacher: float = 0.5  # weight of the teacher's probability against the label's
-    smoothing: float = 0.02
-    crops: float = 0.6  # share of showings that are a crop and not the whole photo
-    mixup: float = 0.0  # share of steps
-    cutmix: float = 0.0  # share of steps
-    degradation: dict[str, float] = {}  # over the defaults of `augment.Degradation`
-    bfloat16: bool = True
-    threads: int = 2
-    seed: int = 0
-    save_every: int = 100
-    judge_every: int = 250
-    patience: int = Field(4, ge=1, description="judgements without a better worst tier that end the run")
-
-    @classmethod
-    def read(cls, path: Path) -> "Recipe":
-        """A recipe from YAML; ValueError that names what is not one of its settings."""
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise ValueError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Photos shown twice, and the probability each is taught."""
-
-    views: NDArray[np.uint8]  # (photos, 2, 3, s, s)
-    targets: NDArray[np.float32]  # (photos,)
-
-
-class Showings:
-    """Draws photos by weight and shows each twice; a photo that can't be read is skipped and counted."""
-
-    def __init__(self, photos: Sequence[Photo], targets: NDArray[np.float64], recipe: Recipe) -> None:
-        self._photos, self._targets, self._recipe = photos, targets, recipe
-        self._chance = balance(photos)
-        self._degradation = Degradation(**recipe.degradation)  # type: ignore[arg-type]
-        self.broken: set[Path] = set()
-
-    def batches(self, first: int) -> Iterator[Batch]:
-        """Endless batches from step `first` on; what a step shows depends on the seed and its number alone."""
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(self._batch, first)
-            for step in count(first + 1):
-                following = pool.submit(self._batch, step)
-                yield waiting.result()
-                waiting = following
-
-    def _batch(self, step: int) -> Batch:
-        rng = np.random.default_rng((self._recipe.seed, step))
-        views: list[NDArray[np.uint8]] = []
-        targets: list[float] = []
-        while len(views) < self._recipe.photos:
-            index = int(rng.choice(len(self._photos), p=self._chance))
-            try:
-                photo = read_photo(self._photos[index])
-            except (InvalidImage, OSError):
-                self.broken.add(self._photos[index].path)
-                if len(self.broken) == len(self._photos):
-                    raise ValueError("none of the photos can be read") from None
-                continue
-            views.append(self._show(photo, rng))
-            targets.append(self._targets[index])
-        return Batch(np.stack(views), np.array(targets, np.float32))
-
-    def _show(self, photo: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
-        shown = [photo, degrade(photo, rng, self._degradation)]
-        return np.concatenate([make_views(one, [self._view(rng)], self._recipe.size) for one in shown])
-
-    def _view(self, rng: np.random.Generator) -> View:
-        """The whole photo, or a crop somewhere at one of several scales, so that no one scale is learned."""
-        if rng.random() >= self._recipe.crops:
-            return View(kind="whole")
-        centre = (float(rng.random()), float(rng.random()))
-        long_side = None if rng.random() < 0.3 else int(rng.integers(320, 640))
-        return View(kind="crop", long_side=long_side, centre=centre)
-
-
-def targets_of(photos: Sequence[Photo], teacher: Mapping[str, float], recipe: Recipe) -> NDArray[np.float64]:
-    """What each photo is taught: its label, smoothed, mixed with the teacher's probability where there is one.
-
-    teacher: probability by photo path; it must come from folds that did not see the photo.
-    """
-    labels = np.array([photo.label for photo in photos], np.float64)
-    smooth = labels * (1 - 2 * recipe.smoothing) + recipe.smoothing
-    taught = np.array([teacher.get(str(photo.path), math.nan) for photo in photos])
-    return np.where(np.isnan(taught), smooth, recipe.teacher * taught + (1 - recipe.teacher) * smooth)
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.maps(features), self.tokens(features.mean((2, 3)))
 
 
 def start(recipe: Recipe) -> ConvExpert | ClipExpert:
@@ -166,20 +69,25 @@ def train(
     folder: Path,
     teacher: Mapping[str, float] | None = None,
     log: Log = _silent,
+    lessons: Lessons | None = None,
 ) -> nn.Module:
     """Train, or continue what `folder` holds; returns the averaged weights that did best on the worst tier.
 
     They are written to FINISHED in the folder, as the artefact takes them: CLIP's linear layers as int8 again.
-    judged: held-out photos (the val split) that choose among checkpoints and end the run early.
+    judged: held-out photos (the val split) that choose among checkpoints and end the run early. lessons: what CLIP's
+    trunk says of the photos, for a convolutional expert to learn from instead of the photos' files.
     """
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads)
+    if lessons:
+        expert.add_module(IMITATION, Imitation(expert.head.in_channels, lessons.tokens.shape[1]))  # type: ignore[arg-type]
     averaged, optimiser = deepcopy(expert), _optimiser(expert, recipe)
     run = _Run(folder, expert, averaged, optimiser, recipe)
     first = run.resume()
-    showings = Showings(photos, targets_of(photos, teacher or {}, recipe), recipe)
+    targets = targets_of(photos, teacher or {}, recipe)
+    source = Retold(photos, targets, recipe, lessons) if lessons else Showings(photos, targets, recipe)
     bar = tqdm(total=recipe.steps, initial=first, unit="step", disable=None)
-    for step, batch in zip(range(first, recipe.steps), showings.batches(first), strict=False):
+    for step, batch in zip(range(first, recipe.steps), batches(source, first), strict=False):
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * _schedule(step, recipe)
         losses = _losses(expert, batch, recipe, np.random.default_rng((recipe.seed, step, 1)))
@@ -197,12 +105,14 @@ def train(
         if done % recipe.save_every == 0 or last or run.ended:
             figures = {name: round(loss.item(), 4) for name, loss in losses.items()}
             log(done, figures)
-            run.save(done, figures | {"broken": len(showings.broken)})
+            run.save(done, figures | {"broken": batch.broken})
         if run.ended:
             break
     bar.close()
     run.restore_best()
     finished = averaged.eval()
+    if lessons:
+        delattr(finished, IMITATION)
     if isinstance(finished, ClipExpert):
         quantise_linears(finished.trunk)
     run.write(FINISHED, finished.state_dict())
@@ -265,19 +175,38 @@ def _losses(expert: nn.Module, batch: Batch, recipe: Recipe, rng: np.random.Gene
         views, targets = mixup(views, targets, rng)
     elif drawn < recipe.mixup + recipe.cutmix:
         views, targets = cutmix(views, targets, rng)
-    logits = _logits(expert, views.reshape(count * 2, 3, size, size), recipe).reshape(count, 2)
+    shown = views.reshape(count * 2, 3, size, size)
+    alike = torch.zeros(())
+    if batch.insight:
+        logits, alike = _imitate(expert, shown, batch.insight, recipe)
+    else:
+        logits = _logits(expert, shown, recipe)
+    logits = logits.reshape(count, 2)
     fit = binary_cross_entropy_with_logits(logits, targets[:, None].expand(-1, 2).float())
     chances = torch.sigmoid(logits)
     agreement = ((chances[:, 0] - chances[:, 1]) * (logits[:, 0] - logits[:, 1])).mean()
-    return {"total": fit + recipe.consistency * agreement, "fit": fit, "consistency": agreement}
+    total = fit + recipe.consistency * agreement + recipe.imitation * alike
+    return {"total": total, "fit": fit, "consistency": agreement, "imitation": alike}
+
+
+def _imitate(expert: nn.Module, views: Tensor, insight: Insight, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Logits, and how far the expert's features are from telling what the trunk saw: 2 where they tell nothing."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+        features = expert.features(views.contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
+        evidence = expert.head(features)  # type: ignore[operator]
+        maps, tokens = getattr(expert, IMITATION)(features)
+    seen, said = torch.from_numpy(insight.maps).flatten(0, 1), torch.from_numpy(insight.tokens).flatten(0, 1)
+    far = mse_loss(maps.float(), seen) + mse_loss(tokens.float(), said)
+    return evidence.float().mean((1, 2, 3)), far
 
 
 def _optimiser(expert: ConvExpert | ClipExpert, recipe: Recipe) -> torch.optim.AdamW:
     tuned = [weight for weight in expert.trunk.parameters() if weight.requires_grad]
+    imitation = getattr(expert, IMITATION).parameters() if hasattr(expert, IMITATION) else ()
     groups = [
         {"params": [w for w in tuned if w.ndim > 1], "base": recipe.learning_rate, "weight_decay": recipe.weight_decay},
         {"params": [w for w in tuned if w.ndim <= 1], "base": recipe.learning_rate, "weight_decay": 0.0},
-        {"params": list(expert.head.parameters()), "base": recipe.head_learning_rate, "weight_decay": 0.0},
+        {"params": [*expert.head.parameters(), *imitation], "base": recipe.head_learning_rate, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.learning_rate)
 

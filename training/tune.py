@@ -16,8 +16,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from sqlalchemy.exc import SQLAlchemyError
 
+from training.recipe import Recipe
 from training.tracking import Run, tracking
-from training.train import Log, Recipe
+from training.train import Log
 
 Objective = Callable[[Recipe, Path, Log], float]  # a recipe, its own folder, where to report; larger is better
 REPORTED = "worst_tier"  # the figure that prunes; see `_Reporter`

@@ -13,7 +13,7 @@ from detector.networks import ConvExpert, build, build_b0
 from detector.preprocess import View
 from tests.conftest import SIZE, Tiny, make_photo
 from training.assemble import InvalidExperts, Trained, agreement, draft, read_experts, rebuild, remake, write
-from training.train import Recipe
+from training.recipe import Recipe
 
 WHOLE = View(kind="whole")
 CORNER = View(kind="crop", centre=(0, 0))

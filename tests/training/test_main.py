@@ -24,6 +24,7 @@ from detector.networks import ConvExpert
 from tests.conftest import SIZE, Tiny
 from training import assemble, commands, data, probe, tracking, train
 from training.__main__ import FAULT, INTERRUPTED, main
+from training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -122,7 +123,7 @@ def recipe(place: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> P
         folder.mkdir()
         shutil.copy(empty_store, folder / "mlflow.db")
 
-    def start(_: train.Recipe) -> ConvExpert:
+    def start(_: Recipe) -> ConvExpert:
         torch.manual_seed(0)
         return ConvExpert(Trunk(), channels=8)
 
@@ -161,7 +162,7 @@ def test_recipes_are_searched_and_the_winner_is_one_to_train_with(
     told = capsys.readouterr().out
     assert "   0 complete" in told
     assert "   1 complete" in told
-    best = train.Recipe.read(Path("runs/tune/best.yaml"))
+    best = Recipe.read(Path("runs/tune/best.yaml"))
     assert best.size == SIZE
     assert 1e-3 <= best.learning_rate <= 1e-1
     assert [run["status"] for run in tracking.runs(Path("runs/tune/mlflow.db"), "tune")] == ["FINISHED"] * 2

@@ -11,7 +11,10 @@ from torch import nn
 
 from detector.networks import ConvExpert
 from training.data import Photo
-from training.train import Recipe, Showings, judge, targets_of, train
+from training.features import Lessons
+from training.lessons import Retold, Showings, batches, targets_of
+from training.recipe import Recipe
+from training.train import Log, judge, train
 
 RECIPE = Recipe(
     size=32, photos=4, steps=6, warmup=1, learning_rate=0.01, head_learning_rate=0.05, crops=0.3,
@@ -94,7 +97,7 @@ def test_a_broken_photo_is_skipped_and_counted(photos: list[Photo], tmp_path: Pa
     broken.write_bytes(b"\xff\xd8\xff nothing")
     with_broken = [*photos, Photo(broken, 0, "train", "shop")]
     showings = Showings(with_broken, targets_of(with_broken, {}, RECIPE), RECIPE.model_copy(update={"photos": 64}))
-    batch = next(showings.batches(0))
+    batch = next(batches(showings, 0))
     assert batch.views.shape == (64, 2, 3, 32, 32)
     assert showings.broken == {broken}
 
@@ -102,13 +105,13 @@ def test_a_broken_photo_is_skipped_and_counted(photos: list[Photo], tmp_path: Pa
 def test_nothing_that_can_be_read_is_one_clear_error(tmp_path: Path) -> None:
     photos = [Photo(tmp_path / f"gone-{label}.jpg", label, "train", f"s{label}") for label in (0, 1)]
     with pytest.raises(ValueError, match="none of the photos"):
-        next(Showings(photos, targets_of(photos, {}, RECIPE), RECIPE).batches(0))
+        Showings(photos, targets_of(photos, {}, RECIPE), RECIPE).batch(0)
 
 
 def test_what_a_step_shows_depends_on_seed_and_number_alone(photos: list[Photo]) -> None:
     def batch(seed: int, step: int) -> bytes:
         recipe = RECIPE.model_copy(update={"seed": seed})
-        return next(Showings(photos, targets_of(photos, {}, recipe), recipe).batches(step)).views.tobytes()
+        return Showings(photos, targets_of(photos, {}, recipe), recipe).batch(step).views.tobytes()
 
     assert batch(0, 5) == batch(0, 5)
     assert len({batch(0, 5), batch(0, 6), batch(1, 5)}) == 3
@@ -138,3 +141,45 @@ def test_a_recipe_names_what_it_does_not_know(tmp_path: Path, text: str, complai
 @pytest.mark.parametrize("recipe", sorted(Path("training/recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_of_the_repository_are_ones(recipe: Path) -> None:
     Recipe.read(recipe)
+
+
+@pytest.fixture
+def lessons(photos: list[Photo]) -> Lessons:
+    """Three showings of every photo; the trunk saw how red and how blue each place is."""
+    rng = np.random.default_rng(0)
+    rows = {(str(photo.path), f"{n}"): 3 * at + n for at, photo in enumerate(photos) for n in range(3)}
+    views = rng.integers(0, 60, (len(rows), 3, 56, 56), dtype=np.uint8)
+    for at, photo in enumerate(photos):
+        views[3 * at : 3 * at + 3, 2 * photo.label] += 150
+    colours = views.reshape(len(rows), 3, 7, 8, 7, 8).mean((3, 5))
+    maps = np.tile(colours, (1, 256, 1, 1)).astype(np.float16)
+    return Lessons(rows, views, maps.mean((2, 3)).astype(np.float16), maps)
+
+
+def test_a_student_learns_to_see_what_the_trunk_saw(photos: list[Photo], lessons: Lessons, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"steps": 60, "judge_every": 60, "save_every": 20, "imitation": 1.0})
+    told: list[float] = []
+    log: Log = lambda _, figures: told.append(figures.get("imitation", np.nan))  # noqa: E731
+    finished = train(photos, photos, expert(), recipe, tmp_path, log=log, lessons=lessons)
+    said = [one for one in told if not np.isnan(one)]
+    assert said[-1] < 0.7 * said[0]
+    assert not hasattr(finished, "imitation")
+    assert judge(finished, photos, recipe)["auc_clean"] == 1.0
+
+
+def test_a_view_and_what_was_seen_in_it_are_flipped_together(photos: list[Photo], lessons: Lessons) -> None:
+    retold = Retold(photos, targets_of(photos, {}, RECIPE), RECIPE, lessons)
+    batch = retold.batch(0)
+    assert batch.insight is not None
+    colours = batch.views.reshape(*batch.views.shape[:3], 7, 8, 7, 8).mean((4, 6))
+    seen = batch.insight.maps[:, :, :3]
+    assert np.corrcoef(colours.ravel(), seen.ravel())[0, 1] > 0.5
+    for view, shown in zip(colours.reshape(-1, 3, 7, 7), seen.reshape(-1, 3, 7, 7), strict=True):
+        grain = np.corrcoef(view[1].ravel(), shown[1].ravel())[0, 1]
+        assert grain > np.corrcoef(view[1, :, ::-1].ravel(), shown[1].ravel())[0, 1]
+
+
+def test_lessons_that_lack_a_photo_are_refused(photos: list[Photo], lessons: Lessons) -> None:
+    some = Lessons(dict(list(lessons.rows.items())[:-3]), lessons.views, lessons.tokens, lessons.maps)
+    with pytest.raises(ValueError, match="lack photos"):
+        Retold(photos, targets_of(photos, {}, RECIPE), RECIPE, some)

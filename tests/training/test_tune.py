@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from training.recipe import Recipe
 from training.tracking import runs
-from training.train import Log, Recipe
+from training.train import Log
 from training.tune import InvalidSearch, Range, describe, read_space, tune
 
 BASE = Recipe(steps=3)
