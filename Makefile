@@ -21,7 +21,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve ui model test check format lock bench storm bench-provenance fuzz clean
+.PHONY: help serve ui model test check format lock bench storm observe bench-provenance fuzz clean
 .PHONY: data augment features train tune export calibrate evaluate promote card
 
 help: ## print this help
@@ -59,6 +59,9 @@ bench: $(SERVE)/.installed model ## measure a running server against the raw mod
 
 storm: $(SERVE)/.installed model ## five minutes of 128 callers while Redis dies and comes back; writes benchmarks/storm.md
 	$(SERVE)/bin/python -m benchmarks.storm
+
+observe: $(SERVE)/.installed ## see the service under Prometheus: a mixed stream, and which alerts fire and why
+	$(SERVE)/bin/python -m benchmarks.observe
 
 bench-provenance: $(DEV)/.installed ## measure what reading a file's claims costs
 	$(DEV)/bin/python -m benchmarks.provenance
