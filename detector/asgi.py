@@ -132,6 +132,7 @@ class Gate:
         """Settle identity and budget before anything of the body is read."""
         address = client_address(_peer(scope), headers.getlist("x-forwarded-for"), self._trusted)
         caller = await self._guard.identify(_credentials(headers), address)
+        scope["state"]["caller"] = caller.id  # known from here on, also to a refusal's line in the log
         if not door.anyone:
             caller.require(door.scope)
 
@@ -209,13 +210,8 @@ def _tell(scope: Scope, route: str, status: int | None, journey: stages.Journey,
     if journey.code:
         metrics.ERRORS.labels(route, journey.code).inc()
     if logger.isEnabledFor(logging.INFO):
-        entry: Entry | None = scope["state"].get("entry")
-        facts = {
-            "method": scope["method"],
-            "route": route,
-            "status": status,
-            "caller": entry.caller.id if entry else None,
-        }
+        caller = scope["state"].get("caller")
+        facts = {"method": scope["method"], "route": route, "status": status, "caller": caller}
         logger.info("request", extra=facts | journey.facts() | {"total_ms": round(1e3 * took, 2)})
 
 
