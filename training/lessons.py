@@ -39,7 +39,7 @@ class Batch:
 class Insight:
     """What CLIP's trunk sees in each view, each number as its distance from the mean in standard deviations."""
 
-    maps: NDArray[np.float32]  # (photos, 2, 768, 7, 7)
+    maps: NDArray[np.float32]  # (photos, 2, 768, g, g), a value each place of a view
     tokens: NDArray[np.float32]  # (photos, 2, values): class token and mean patch token of every tap
 
 
@@ -127,12 +127,30 @@ class Retold:
         chosen = rng.choice(len(self._rows), self._recipe.photos, p=self._chance)
         rows = np.array([rng.choice(self._rows[index], 2, replace=False) for index in chosen])
         flip = (rng.random(rows.shape) < 0.5)[..., None, None, None]
-        views, maps = self._lessons.views[rows], self._lessons.maps[rows].astype(np.float32)
+        views, maps = self._lessons.views[rows], self._lessons.maps[rows]
+        views, maps = (np.where(flip, some[..., ::-1], some) for some in (views, maps))
+        if rng.random() < self._recipe.crops:
+            views, maps = _cut(views, maps, rng)
         insight = Insight(
-            _standard(np.where(flip, maps[..., ::-1], maps), *self._map_scale),
+            _standard(maps.astype(np.float32), *self._map_scale),
             _standard(self._lessons.tokens[rows].astype(np.float32), *self._token_scale),
         )
-        return Batch(np.where(flip, views[..., ::-1], views), self._targets[chosen].astype(np.float32), insight)
+        return Batch(np.ascontiguousarray(views), self._targets[chosen].astype(np.float32), insight)
+
+
+def _cut(
+    views: NDArray[np.uint8], maps: NDArray[np.float16], rng: np.random.Generator, cells: int = 6
+) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """Each view's `cells` x `cells` places of the map's grid, somewhere in it, and what was seen there."""
+    cell, spare = views.shape[-1] // maps.shape[-1], maps.shape[-1] - cells
+    cut_views = np.empty((*views.shape[:-2], cells * cell, cells * cell), np.uint8)
+    cut_maps = np.empty((*maps.shape[:-2], cells, cells), np.float16)
+    for at in np.ndindex(views.shape[:2]):
+        top, left = rng.integers(spare + 1, size=2)
+        cut_maps[at] = maps[at][:, top : top + cells, left : left + cells]
+        top, left = top * cell, left * cell
+        cut_views[at] = views[at][:, top : top + cells * cell, left : left + cells * cell]
+    return cut_views, cut_maps
 
 
 def _scale(values: NDArray[np.float32], axes: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -29,7 +29,7 @@ class Recipe(BaseModel):
     imitation: float = 0.0  # weight of seeing what CLIP's trunk sees, where lessons are given
     teacher: float = 0.5  # weight of the teacher's probability against the label's
     smoothing: float = 0.02
-    crops: float = 0.6  # share of showings that are a crop and not the whole photo
+    crops: float = 0.6  # share of showings (of steps, where lessons are given) that are crops and not whole photos
     mixup: float = 0.0  # share of steps
     cutmix: float = 0.0  # share of steps
     degradation: dict[str, float] = {}  # over the defaults of `augment.Degradation`
