@@ -159,7 +159,11 @@ class Scorer:
     def score(self, asked: np.ndarray) -> np.ndarray:
         """Rows of n photos, of several requests (`detector.rows`) -> rows with their evidence, in order."""
         started = time.perf_counter()
-        evidence = self._runtime.score(rows.views_of(asked))
+        try:
+            evidence = self._runtime.score(rows.views_of(asked))
+        except Exception:  # BentoML logs the traceback, but knows no request's id
+            logger.error("scoring failed", extra={"requests": rows.requests_of(asked)})
+            raise
         took = time.perf_counter() - started
         metrics.BATCH_SIZE.observe(len(asked))
         if logger.isEnabledFor(logging.DEBUG):
