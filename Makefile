@@ -29,7 +29,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve ui model test check format lock bench storm bench-provenance bench-drift rollout-report capacity helm fuzz clean
+.PHONY: help serve ui model test check format lock bench storm bench-provenance bench-drift observe rollout-report capacity helm fuzz clean
 .PHONY: bento prove-bento sbom containerize verify compose deploy verify-deployed rollback tell
 .PHONY: data augment features train tune export calibrate evaluate promote card
 
@@ -76,6 +76,9 @@ capacity: $(SERVE)/.installed ## how many pods a load needs (LOAD=photos a secon
 
 helm: $(DEV)/.installed ## lint the chart and render it (VALUES=file) into build/helm, with Helm's own engine
 	$(DEV)/bin/python -m deploy.render $(VALUES)
+
+observe: $(SERVE)/.installed ## see the service under Prometheus: a mixed stream, and which alerts fire and why
+	$(SERVE)/bin/python -m benchmarks.observe
 
 bench-provenance: $(DEV)/.installed ## measure what reading a file's claims costs
 	$(DEV)/bin/python -m benchmarks.provenance

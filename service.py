@@ -19,9 +19,11 @@ from uuid import uuid4
 
 import bentoml
 import numpy as np
+from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.exceptions import BentoMLException
 from bentoml.models import BentoModel
 from numpy.typing import NDArray
+from opentelemetry import trace
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -29,7 +31,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from detector import asgi, assembly, decisions, forms, openapi, photos, problems, shutdown
+from detector import asgi, assembly, decisions, forms, logs, metrics, openapi, photos, problems, rows, shutdown, stages
 from detector.artefact import Artefact
 from detector.config import Settings, load_settings
 from detector.decisions import Decisions
@@ -113,6 +115,7 @@ os.environ["FORWARDED_ALLOW_IPS"] = ""
 # largest photo's memory in every thread (240 MB after two of 49 megapixels).
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4194304")
 SETTINGS = _made(_settings)
+logs.configure(SETTINGS.log.level, SETTINGS.log.format)
 MODEL = _stored(SETTINGS.model.tag)
 CANDIDATE = _stored(SETTINGS.rollout.tried) if SETTINGS.rollout.tried else None
 CANDIDATE_PROFILE = SETTINGS.rollout.profile or SETTINGS.model.profile
@@ -136,6 +139,28 @@ def _candidate_artefact(model: BentoModel) -> Artefact:
         raise SystemExit(f"Candidate {_version(model)}: {error.detail}") from None
 
 
+def _tracing() -> dict[str, Any]:
+    """BentoML's own tracing, for both services; without an address it looks at no request at all."""
+    wanted = SETTINGS.tracing
+    if wanted.endpoint is None:
+        return {"excluded_urls": [".*"]}
+    return {
+        "exporter_type": "otlp",
+        "otlp": {"protocol": "http", "endpoint": wanted.endpoint},
+        "sample_rate": wanted.sample_rate,
+        "excluded_urls": ["livez", "readyz", "healthz", "metrics"],
+    }
+
+
+# BentoML's own metrics take any path a caller invents for a label; ours are in `detector.metrics`, and one line a
+# request is the gate's.
+OBSERVED: Any = {
+    "metrics": {"enabled": False},
+    "logging": {"access": {"enabled": False}},
+    "tracing": _tracing(),
+}
+
+
 def _scorer(name: str, held: BentoModel, artefact: Callable[[], Artefact], profile: str, on_trial: bool = False) -> Any:
     """A service that holds the networks of one profile of one model; a process of its own."""
 
@@ -143,10 +168,10 @@ def _scorer(name: str, held: BentoModel, artefact: Callable[[], Artefact], profi
         name=name,
         workers=SETTINGS.scorer.workers,
         traffic={"timeout": SETTINGS.scorer.batch_wait},
-        logging={"access": {"enabled": False}},  # the API process logs each request once
         # Left alone, the client behind `depends` closes its session every 100 requests and takes the requests in
         # flight with it: 3 % of answers were 500 at 4 concurrent callers (BentoML 1.4.39).
         runner_connection={"max_requests": 10**9, "max_age": 1e9},
+        **OBSERVED,
     )
     class Scorer:
         """The networks of one profile, scored in adaptive batches."""
@@ -158,9 +183,12 @@ def _scorer(name: str, held: BentoModel, artefact: Callable[[], Artefact], profi
                 os.nice(5)  # before the engine starts its threads
             if on_trial:
                 shutdown.force_after(_PATIENCE)  # once nobody asks any more it has nothing to finish
-            found, wanted = artefact(), SETTINGS.model
+            started, found, wanted = time.perf_counter(), artefact(), SETTINGS.model
             plan = found.spec.plan(profile)
             self._runtime = load_runtime(found.folder, plan, wanted.device, wanted.precision, wanted.threads)
+            info = found.info(profile).model_dump()
+            metrics.MODEL_INFO.labels(**info, device=self._runtime.device).set(1)
+            metrics.MODEL_LOAD_SECONDS.set(time.perf_counter() - started)
             shutdown.outlive(
                 lambda: shutdown.sibling_runs("product_photo_detector"),
                 SETTINGS.api.shutdown_grace,
@@ -173,9 +201,21 @@ def _scorer(name: str, held: BentoModel, artefact: Callable[[], Artefact], profi
             # The batcher cancels what it expects to be late, so it may wait as long as a request may.
             max_latency_ms=int(1000 * SETTINGS.scorer.batch_wait),
         )
-        def score(self, views: np.ndarray) -> np.ndarray:
-            """(n, v, 3, s, s) uint8 views of n photos -> (n, plan.width) float32 evidence."""
-            return self._runtime.score(views)
+        def score(self, asked: np.ndarray) -> np.ndarray:
+            """Rows of n photos, of several requests (`detector.rows`) -> rows with their evidence, in order."""
+            started = time.perf_counter()
+            try:
+                evidence = self._runtime.score(rows.views_of(asked))
+            except Exception:  # BentoML logs the traceback, but knows no request's id
+                logger.error("scoring failed", extra={"requests": rows.requests_of(asked)})
+                raise
+            took = time.perf_counter() - started
+            if not on_trial:
+                metrics.BATCH_SIZE.observe(len(asked))
+            if logger.isEnabledFor(logging.DEBUG):
+                told = {"requests": rows.requests_of(asked), "batch": len(asked), "network_ms": round(1e3 * took, 2)}
+                logger.debug("scored", extra=told)
+            return rows.answer(evidence, took)
 
         @bentoml.api
         def device(self) -> str:
@@ -227,6 +267,10 @@ class ExplainForm(_Form):
 async def _health(request: Request) -> Response:
     health: Health = await request.app.state.health()
     return JSONResponse(health.model_dump(), 200 if health.status == "ok" else 503)
+
+
+async def _metrics(_: Request) -> Response:
+    return Response(await asyncio.to_thread(metrics.exposition), media_type=metrics.CONTENT_TYPE)
 
 
 async def _docs(_: Request) -> Response:
@@ -293,6 +337,7 @@ extras = Starlette(
         Route("/health", _health),
         Route("/docs.json", _docs),
         Route("/drift", _drift),
+        Route("/metrics", _metrics),
         Route("/decisions/{id}", _decision),
         Route("/feedback", _feedback, methods=["POST"]),
     ]
@@ -304,6 +349,7 @@ extras = Starlette(
     name="product_photo_detector",
     workers=SETTINGS.api.workers,
     traffic={"timeout": SETTINGS.api.timeout + 5},  # a backstop: `_answer` speaks first
+    **OBSERVED,
 )
 class ProductPhotoDetector:
     """Tells an AI-generated product photo from a photograph."""
@@ -313,7 +359,6 @@ class ProductPhotoDetector:
     candidate = bentoml.depends(CandidateScorer) if CandidateScorer else None
 
     def __init__(self) -> None:
-        logging.getLogger("bentoml").setLevel(SETTINGS.log.level)
         model, profile = _artefact(), SETTINGS.model.profile
         self._watch = _made(assembly.watch, SETTINGS, model, profile, LINK)
         watcher = self._watch.see if self._watch else None
@@ -324,6 +369,8 @@ class ProductPhotoDetector:
             # Readiness asks every service found here, and nobody's answer depends on the candidate.
             self._on_trial, self.candidate = self.candidate, None
         self._rollout = self._make_rollout()
+        if SETTINGS.tracing.endpoint:
+            trace.set_tracer_provider(BentoMLContainer.tracer_provider.get())
         self._decisions, self._photos = assembly.decisions(SETTINGS), assembly.photos(SETTINGS)
         extras.state.decisions = self._decisions
         self._started = time.monotonic()
@@ -404,17 +451,16 @@ class ProductPhotoDetector:
 
     async def _score(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
-            evidence: NDArray[np.float32] = await self.scorer.to_async.score(views)
+            with metrics.SCORING.track_inprogress():
+                return await _scored(self.scorer, views)
         except (BentoMLException, OSError) as error:  # aiohttp's connection errors are OSErrors
             logger.warning("the scorer did not answer: %s", type(error).__name__)
             raise ModelUnavailable(
                 "The model is not answering; try again.", retry_after=SETTINGS.api.retry_after
             ) from None
-        return evidence
 
     async def _score_on_trial(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
-        evidence: NDArray[np.float32] = await self._on_trial.to_async.score(views)
-        return evidence
+        return await _scored(self._on_trial, views)
 
     def _make_rollout(self) -> Rollout:
         if not CANDIDATE:
@@ -445,6 +491,8 @@ class ProductPhotoDetector:
             if isinstance(outcome, Verdict):
                 items.append(BatchItem(index=index, name=name, verdict=self._record(outcome, request, photo)))
             else:
+                if not isinstance(upload, forms.Upload):
+                    metrics.PHOTOS_REFUSED.labels(outcome.code).inc()
                 items.append(BatchItem(index=index, name=name, error=problems.problem(outcome, request_id)))
         return BatchVerdict(items=items, summary=_summary(items), request_id=request_id)
 
@@ -472,6 +520,14 @@ async def _device(scorer: Any) -> str | None:
     return device
 
 
+async def _scored(scorer: Any, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(n, v, 3, s, s) -> (n, plan.width), in the scorer's process."""
+    started = time.perf_counter()
+    scored = rows.read(await scorer.to_async.score(rows.ask(views, stages.request_id())))
+    stages.scored(time.perf_counter() - started, scored.network, scored.batch)
+    return scored.evidence
+
+
 async def _answer(request: Request, work: Callable[[str], Awaitable[BaseModel]]) -> Response:
     """Run `work` with the request's id in the time a request has, and write its answer or its problem."""
     request_id = asgi.request_id_of(request)
@@ -483,10 +539,11 @@ async def _answer(request: Request, work: Callable[[str], Awaitable[BaseModel]])
     except DetectorError as known:
         error = known
     except Exception:
-        logger.exception("request %s failed", request_id)
+        logger.exception("the request failed")
         error = InternalError()
     else:
         return Response(answer.model_dump_json(), headers=_cache_headers(answer), media_type="application/json")
+    stages.failed(error.code)
     return problems.problem_response(error, request_id)
 
 
@@ -535,4 +592,5 @@ _service.add_asgi_middleware(
     guard=GUARD,
     budgets=assembly.budgets(SETTINGS, LINK),
     trusted=SETTINGS.limits.trusted_proxies,
+    open_routes=("/", "/health", "/docs.json"),
 )

@@ -1,11 +1,13 @@
-"""What the gate costs a request: one process, no network, the bare app against the gated one.
+"""What the gate costs a request, its metrics and its line in the log too: the bare app against the gated one.
 
-Prints medians; the machine's load is in them, so both sides take turns in one run.
+One process, no network. Prints medians; the machine's load is in them, so both sides take turns in one run.
 """
 
 import asyncio
+import os
 import statistics
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from detector import keyring
+from detector import keyring, logs
 from detector.asgi import Door, Gate, Room
 from detector.auth import Failures, Guard
 from detector.exchange import Pace
@@ -77,7 +79,9 @@ async def measure(gate: ASGIApp, key: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+        with redirect_stdout(nowhere):
+            logs.configure("INFO", "json")
         gate, key = gated(Path(folder))
         without, with_gate = asyncio.run(measure(gate, key))
     print(f"bare {without:.3f} ms, gated {with_gate:.3f} ms: the gate costs {with_gate - without:.3f} ms (p50)")

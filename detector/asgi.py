@@ -1,13 +1,15 @@
 """The gate: who asks, how often, how much at once; and every error as an RFC 9457 problem document.
 
-What an ASGI app sees of it is here; one exchange is `exchange`'s, identity `auth`'s, budgets `ratelimit`'s. It decides
-nothing about photos; BentoML's own error bodies never leave it.
+What an ASGI app sees of it is here, and the one line the log has of each request; one exchange is `exchange`'s,
+identity `auth`'s, budgets `ratelimit`'s. It decides nothing about photos; BentoML's own error bodies never leave it.
 """
 
 import asyncio
+import logging
 import re
+import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -15,7 +17,7 @@ from starlette.requests import Request
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from detector import metrics
+from detector import logs, metrics, stages
 from detector.address import Network, client_address
 from detector.auth import Caller, Credentials, Guard
 from detector.errors import DetectorError, Overloaded, RateLimited
@@ -24,6 +26,8 @@ from detector.ratelimit import Budgets
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 FORM_OVERHEAD = 65_536  # bytes of multipart headers and text fields allowed beside the photos
+OTHER = "other"  # the route of whatever no route is known for: labels must not grow with what callers invent
+logger = logging.getLogger("bentoml.detector.request")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -77,10 +81,15 @@ class Gate:
         guard: Guard,
         budgets: Budgets,
         trusted: Sequence[Network] = (),
+        open_routes: Iterable[str] = (),
     ) -> None:
-        """doors: by path, in which `{id}` stands for any name. trusted: proxies whose X-Forwarded-For counts."""
+        """doors: by path, in which `{id}` stands for any name. trusted: proxies whose X-Forwarded-For counts.
+
+        open_routes: paths without a door that are told apart in metrics and log.
+        """
         self._app, self._room, self._pace = app, room, pace
-        self._doors = [(compile_path(path)[0], door) for path, door in doors.items()]
+        self._doors = [(compile_path(path)[0], path, door) for path, door in doors.items()]
+        self._open_routes = frozenset(open_routes)
         self._guard, self._budgets, self._trusted = guard, budgets, trusted
         self._places = asyncio.Semaphore(room.max_in_flight)
         self._inside = 0
@@ -88,10 +97,20 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in PROBES:
             return await self._app(scope, receive, send)
-        headers, door = Headers(scope=scope), self._door(scope["path"])
+        headers, (route, door) = Headers(scope=scope), self._find(scope["path"])
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         exchange = Exchange(receive, send, door.max_body if door else FORM_OVERHEAD, self._pace, request_id)
+        with logs.bound(request_id), stages.journey(request_id) as journey:
+            started = time.perf_counter()
+            try:
+                await self._serve(scope, receive, headers, door, exchange)
+            finally:
+                _tell(scope, route, exchange.status, journey, time.perf_counter() - started)
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, headers: Headers, door: Door | None, exchange: Exchange
+    ) -> None:
         try:
             if door is None or _method(scope) != door.method:
                 exchange.check_announced(headers.get("content-length"))
@@ -102,14 +121,18 @@ class Gate:
             metrics.REFUSALS.labels(error.code).inc()
             await exchange.refuse(error)
 
-    def _door(self, path: str) -> Door | None:
-        """Found as the router finds the route, so that none is reached around its door."""
-        return next((door for pattern, door in self._doors if pattern.match(path)), None)
+    def _find(self, path: str) -> tuple[str, Door | None]:
+        """The route's name and door, found as the router finds the route, so that none is reached around its door."""
+        for pattern, route, door in self._doors:
+            if pattern.match(path):
+                return route, door
+        return (path if path in self._open_routes else OTHER), None
 
     async def _admit(self, scope: Scope, headers: Headers, door: Door, exchange: Exchange) -> None:
         """Settle identity and budget before anything of the body is read."""
         address = client_address(_peer(scope), headers.getlist("x-forwarded-for"), self._trusted)
         caller = await self._guard.identify(_credentials(headers), address)
+        scope["state"]["caller"] = caller.id  # known from here on, also to a refusal's line in the log
         if not door.anyone:
             caller.require(door.scope)
 
@@ -124,10 +147,17 @@ class Gate:
                     retry_after=standing.reset,
                 )
 
+        async def spend_more(cost: int) -> None:
+            try:
+                await spend(cost)
+            except RateLimited as error:
+                metrics.REFUSALS.labels(error.code).inc()
+                raise
+
         await spend(1)
         exchange.check_announced(headers.get("content-length"))
         exchange.headers["Cache-Control"] = "no-store"
-        scope["state"]["entry"] = Entry(scope["state"]["request_id"], caller, spend)
+        scope["state"]["entry"] = Entry(scope["state"]["request_id"], caller, spend_more)
 
     async def _enter(self, scope: Scope, exchange: Exchange) -> None:
         if self._inside >= self._room.max_in_flight + self._room.max_queued:
@@ -155,14 +185,34 @@ class Gate:
             await _drop(work, watch)
 
     async def _work(self, scope: Scope, exchange: Exchange) -> None:
-        async with self._places:
+        metrics.QUEUED.inc()
+        try:
+            await self._places.acquire()
+        finally:
+            metrics.QUEUED.dec()
+        try:
             await self._app(scope, exchange.receive, exchange.send)
+        finally:
+            self._places.release()
 
 
 async def _drop(*tasks: "asyncio.Task[None]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _tell(scope: Scope, route: str, status: int | None, journey: stages.Journey, took: float) -> None:
+    """Count a request that has ended, and write its one line; without a status its caller had left."""
+    if status:
+        metrics.REQUESTS.labels(route, status).inc()
+        metrics.REQUEST_SECONDS.labels(route).observe(took)
+    if journey.code:
+        metrics.ERRORS.labels(route, journey.code).inc()
+    if logger.isEnabledFor(logging.INFO):
+        caller = scope["state"].get("caller")
+        facts = {"method": scope["method"], "route": route, "status": status, "caller": caller}
+        logger.info("request", extra=facts | journey.facts() | {"total_ms": round(1e3 * took, 2)})
 
 
 def _peer(scope: Scope) -> str:

@@ -85,10 +85,10 @@ class VerdictCache:
         key = f"{self._scope}:{sha256}"
         kept = self._here.get(key)
         if kept is not None:
-            metrics.CACHE.labels("hit").inc()
+            metrics.CACHE.labels("memory", "hit").inc()
             return kept, True
         (verdict, hit), joined = await self._flights.join(key, lambda: self._look_or_make(key, make))
-        metrics.CACHE.labels("joined" if joined else "hit" if hit else "miss").inc()
+        metrics.CACHE.labels("memory", "joined" if joined else "miss").inc()
         return verdict, hit or joined
 
     async def _look_or_make(self, key: str, make: Callable[[], Awaitable[Verdict]]) -> tuple[Verdict, bool]:
@@ -105,9 +105,11 @@ class VerdictCache:
         link = self._link
         try:
             stored = await link.ask(lambda: link.client.get(self._name(key)))
-            return Verdict.model_validate_json(stored) if stored else None
+            verdict = Verdict.model_validate_json(stored) if stored else None
         except (Gone, ValidationError):  # what another release wrote may not be a verdict of this one
             return None
+        metrics.CACHE.labels("redis", "hit" if verdict else "miss").inc()
+        return verdict
 
     async def _tell_redis(self, key: str, verdict: Verdict) -> None:
         if self._link is None:

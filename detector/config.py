@@ -222,6 +222,12 @@ class RolloutSettings(_Section):
 
 class LogSettings(_Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["auto", "json", "text"] = "auto"
+
+
+class TracingSettings(_Section):
+    endpoint: str | None = Field(None, pattern=r"^https?://")
+    sample_rate: float = Field(1.0, ge=0, le=1)
 
 
 class Settings(_Section):
@@ -245,6 +251,7 @@ class Settings(_Section):
     redis: RedisSettings = RedisSettings()
     rollout: RolloutSettings = RolloutSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:

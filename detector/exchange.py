@@ -12,6 +12,7 @@ from http import HTTPStatus
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Receive, Send
 
+from detector import stages
 from detector.errors import (
     BodyTooLarge,
     DetectorError,
@@ -61,13 +62,14 @@ class Exchange:
         self._ahead: asyncio.Queue[Message] = asyncio.Queue()
         self._taken = asyncio.Event()
         self._read, self._held, self._waited, self._complete = 0, 0, 0.0, False
-        self._started, self._replaced = False, False
+        self._replaced = False
+        self.status: int | None = None  # of the answer, once it has begun
         self.headers: dict[str, str] = {"X-Request-ID": request_id, **SECURITY}
 
     @property
     def started(self) -> bool:
         """Whether an answer is on its way, so that none can take its place."""
-        return self._started
+        return self.status is not None
 
     def check_announced(self, length: str | None) -> None:
         """Raises BodyTooLarge for a Content-Length over the limit."""
@@ -103,7 +105,7 @@ class Exchange:
 
     async def send_plain(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._started = True
+            self.status = message["status"]
             headers = MutableHeaders(raw=message["headers"])
             headers.update(self.headers)
         await self._send(message)
@@ -116,6 +118,7 @@ class Exchange:
 
     async def _send_problem(self, error: DetectorError, allow: str | None = None) -> None:
         """allow: the methods that a 405 has to name (RFC 9110)."""
+        stages.failed(error.code)
         response = problem_response(error, self._request_id)
         if allow:
             response.headers["Allow"] = allow

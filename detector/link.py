@@ -44,7 +44,8 @@ class Link:
         self.client: Redis = Redis(connection_pool=self.pool)
         self._timeout, self._interval = timeout, interval
         self._recovery: asyncio.Task[None] | None = None
-        metrics.REDIS_UP.set(1)
+        self._up = metrics.REDIS_UP.labels(prefix)
+        self._up.set(1)
 
     @property
     def gone(self) -> bool:
@@ -72,7 +73,7 @@ class Link:
         if self.gone:
             return
         self._recovery = asyncio.create_task(self._recover())
-        metrics.REDIS_UP.set(0)
+        self._up.set(0)
         metrics.REDIS_LOSSES.inc()
         logger.warning(
             "Redis is gone (%s); limits and cache do without, next try in %s s", type(error).__name__, self._interval
@@ -88,5 +89,5 @@ class Link:
                 continue
             break
         self._recovery = None
-        metrics.REDIS_UP.set(1)
+        self._up.set(1)
         logger.warning("Redis answers again")

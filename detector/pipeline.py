@@ -13,8 +13,10 @@ import threading
 import time
 from asyncio import gather, get_running_loop
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -23,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detector import explain
+from detector import explain, stages
 from detector.cache import VerdictCache
 from detector.calibration import Calibration, confidence, label
 from detector.ensemble import Plan
-from detector.errors import DetectorError
+from detector.errors import DetectorError, InvalidImage
 from detector.facts import measure
 from detector.image import Limits, Photo, decode
 from detector.preprocess import make_views
@@ -144,6 +146,12 @@ class Detector:
 
     async def predict(self, data: bytes, request_id: str) -> Verdict:
         """Judge one photo; raises InvalidImage for what is none, and whatever `score` raises."""
+        with _refusals_counted():
+            verdict = await self._recall_or_judge(data, request_id)
+        stages.judged(verdict)
+        return verdict
+
+    async def _recall_or_judge(self, data: bytes, request_id: str) -> Verdict:
         if self._cache is None:
             return await self._judge(data, request_id)
         started = time.perf_counter()
@@ -157,9 +165,12 @@ class Detector:
 
     async def explain(self, data: bytes, style: Style, request_id: str) -> Explanation:
         """Judge one photo and show where its evidence lies."""
-        seen = await self._see(data, style.max_side)
-        explanation = await self._in_thread(self._explanation, seen, style, request_id)
+        with _refusals_counted():
+            seen = await self._see(data, style.max_side)
+        with stages.stage("explain"):
+            explanation = await self._in_thread(self._explanation, seen, style, request_id)
         self._watch(explanation.verdict, seen.prepared.measured)
+        stages.judged(explanation.verdict)
         return explanation
 
     async def _judge(self, data: bytes, request_id: str) -> Verdict:
@@ -179,7 +190,8 @@ class Detector:
 
     async def _see(self, data: bytes, thumbnail_side: int | None) -> _Seen:
         started = time.perf_counter()
-        prepared = await self._in_thread(self._prepare, data, thumbnail_side)
+        with stages.stage("decode"):
+            prepared = await self._in_thread(self._prepare, data, thumbnail_side)
         decoded = time.perf_counter()
         (evidence, scored), said = await gather(self._scored(prepared.views), self._said(prepared.facts.format, data))
         return _Seen(prepared, evidence, said, started, decoded, scored, time.perf_counter())
@@ -188,7 +200,10 @@ class Detector:
         return (await self._score(views[np.newaxis]))[0], time.perf_counter()
 
     async def _said(self, format: str, data: bytes) -> _Said | None:
-        return await self._in_thread(self._ask, self._read, format, data) if self._read else None
+        said = await self._in_thread(self._ask, self._read, format, data) if self._read else None
+        if said:
+            stages.passed("provenance", said.took)
+        return said
 
     @staticmethod
     def _ask(read: Read, format: str, data: bytes) -> _Said | None:
@@ -208,7 +223,10 @@ class Detector:
         return _Prepared(_facts(photo), views, thumbnail, _measured(photo, data) if self._watcher else {})
 
     async def _in_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
+        """In this request's context, so that the lines it logs bear the request's id."""
+        context = copy_context()
+        call = partial(work, *args, **kwargs)
+        return await get_running_loop().run_in_executor(self._pool, lambda: context.run(call))
 
     def _verdict(self, seen: _Seen, request_id: str) -> Verdict:
         probability = self._calibration.probability(self._plan.fuse(seen.evidence))
@@ -269,6 +287,15 @@ async def judge_each(
             return error
 
     return await gather(*(one(data) for data in photos))
+
+
+@contextmanager
+def _refusals_counted() -> Iterator[None]:
+    try:
+        yield
+    except InvalidImage as error:
+        stages.refused(error.code)
+        raise
 
 
 def _sha256(data: bytes) -> str:

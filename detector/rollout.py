@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from detector import metrics
+from detector import metrics, stages
 from detector.calibration import label
 from detector.errors import DetectorError, InvalidImage
 from detector.pipeline import Detector, Style, judge_each
@@ -188,7 +188,8 @@ class Shadow(Rollout):
     async def _compare(self, data: bytes, current: Verdict) -> None:
         request_id = current.request_id
         try:
-            candidate = await self._candidate.ask(lambda detector: detector.predict(data, request_id))
+            with stages.aside():
+                candidate = await self._candidate.ask(lambda detector: detector.predict(data, request_id))
         except InvalidImage:  # it is not for the candidate to refuse what was judged
             candidate = None
         except asyncio.CancelledError:

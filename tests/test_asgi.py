@@ -1,6 +1,7 @@
 """The gate lets in who may come and what there is room for, and lets nothing foreign out."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -308,3 +309,43 @@ def test_a_token_that_is_none_is_a_401(token: str) -> None:
     response = ask(guarded, headers=headers)
     assert_problem(response, 401, "unauthenticated")
     assert "invalid_token" in response.headers["www-authenticate"]
+
+
+def test_a_refusal_s_line_names_the_caller_and_the_route(
+    keys: tuple[Guard, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    guard, key = keys
+    with caplog.at_level(logging.INFO, "bentoml.detector.request"):
+        ask(gate(untouched, guard=guard), path="/predict/batch", headers={"X-API-Key": key})
+    (line,) = (vars(record) for record in caplog.records)
+    told = [line[name] for name in ("caller", "route", "status", "code")]
+    assert told == ["key:desk", "/predict/batch", 403, "forbidden"]
+
+
+def test_an_invented_path_is_told_as_another_route(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "bentoml.detector.request"):
+        ask(gate(done), "GET", "/invented")
+        ask(gate(done, open_routes=["/health"]), "GET", "/health")
+    assert [vars(record)["route"] for record in caplog.records] == ["other", "/health"]
+
+
+def test_a_probe_has_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "bentoml.detector.request"):
+        ask(gate(done), "GET", "/livez")
+    assert caplog.records == []
+
+
+def test_a_caller_who_left_has_a_line_without_a_status(caplog: pytest.LogCaptureFixture) -> None:
+    async def never(request: Request) -> Response:
+        await asyncio.Event().wait()
+        return PlainTextResponse("never")
+
+    async def scenario() -> None:
+        caller = Caller(WHOLE)
+        caller.leave()
+        async with asyncio.timeout(5):
+            await caller.ask(gate(never))
+
+    with caplog.at_level(logging.INFO, "bentoml.detector.request"):
+        asyncio.run(scenario())
+    assert [vars(record)["status"] for record in caplog.records] == [None]

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"words"},
-    {"errors", "schema", "metrics", "address", "shutdown"},
+    {"errors", "schema", "metrics", "address", "shutdown", "logs", "rows"},
     {
         "config",
         "container",
@@ -22,6 +22,7 @@ LAYERS = (
         "link",
         "keyring",
         "tokens",
+        "stages",
     },
     {
         "image",
@@ -60,6 +61,8 @@ OWNERS = {
     "jwt": {"tokens"},
     "limits": {"ratelimit"},
     "prometheus_client": {"metrics", "comparison"},
+    "structlog": {"logs"},
+    "opentelemetry": {"logs", "stages"},
     "psutil": {"shutdown"},
     "httpx": {"client", "cli", "comparison"},
 }

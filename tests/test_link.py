@@ -31,11 +31,11 @@ def test_it_answers_is_lost_and_is_found_again(redis_server: RedisServer, caplog
         for _ in range(20):
             with pytest.raises(Gone):
                 await link.ask(link.client.ping)
-        assert metrics.REDIS_UP._value.get() == 0
+        assert metrics.REDIS_UP.labels("test")._value.get() == 0
         redis_server.start()
         await until_back(link)
         assert await link.ask(link.client.ping)
-        assert metrics.REDIS_UP._value.get() == 1
+        assert metrics.REDIS_UP.labels("test")._value.get() == 1
         await link.close()
 
     with caplog.at_level(logging.WARNING, "bentoml.detector"):
