@@ -1,5 +1,6 @@
 """A running service is held to what it said before; anything else is told, in what it differs."""
 
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
@@ -25,8 +26,9 @@ class Still(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def client(service: httpx.Client) -> Client:
-    return Client(str(service.base_url), environ={})
+def client(service: httpx.Client) -> Iterator[Client]:
+    with Client(str(service.base_url), environ={}) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
