@@ -16,6 +16,7 @@ UV := .venv/uv/bin/uv
 SERVE := .venv/serve
 DEV := .venv/dev
 UI := .venv/ui
+S3 := .venv/s3
 UI_PORT ?= 7860
 FLAVOUR ?= cpu
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' detector/__init__.py)
@@ -29,7 +30,7 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help serve ui model test check format lock bench storm bench-provenance bench-drift observe rollout-report capacity helm fuzz clean
+.PHONY: help serve ui model test check format lock bench storm bench-provenance bench-drift bench-scan observe rollout-report capacity helm fuzz clean
 .PHONY: bento prove-bento sbom containerize verify compose deploy verify-deployed rollback tell
 .PHONY: data augment features train tune export calibrate evaluate promote card
 
@@ -48,7 +49,7 @@ ui: $(UI)/.installed ## serve the web page on UI_PORT (7860); the service is PPD
 model: $(SERVE)/.installed ## put the embedded default model into the local Bento store (once)
 	@$(SERVE)/bin/python -m training.store detector/default_model
 
-test: $(DEV)/.installed $(UI)/.installed ## install the development environment and run every test
+test: $(DEV)/.installed $(UI)/.installed $(S3)/.installed ## install the development environment and run every test
 	$(DEV)/bin/python -m pytest
 	@echo "All tests passed. Next: make serve, or make check before a commit."
 
@@ -88,6 +89,9 @@ rollout-report: $(SERVE)/.installed ## whether the candidate is fit to promote (
 
 bench-drift: $(DEV)/.installed ## measure alarms of drift, true and false, on simulated streams; writes benchmarks/drift.md
 	$(DEV)/bin/python -m benchmarks.drift
+
+bench-scan: $(DEV)/.installed ## measure a scan against decode + network on the same cores; writes benchmarks/scan.md
+	$(DEV)/bin/python -m benchmarks.scan
 
 fuzz: $(DEV)/.installed ## search hostile metadata for FUZZ_SECONDS (120); what is found lies in build/fuzz
 	$(DEV)/bin/python -m tests.fuzz.provenance -max_total_time=$(FUZZ_SECONDS)
@@ -187,6 +191,7 @@ lock: $(UV) ## pin every package again, after a change in pyproject.toml
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra gpu -c requirements-serve.lock pyproject.toml -o requirements-gpu.lock
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev -c requirements-serve.lock pyproject.toml -o requirements-dev.lock
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra ui pyproject.toml -o requirements-ui.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --extra s3-server pyproject.toml -o requirements-s3.lock
 
 clean: ## remove the environments and everything made
 	rm -rf .venv build dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -215,4 +220,10 @@ $(UI)/.installed: $(UV) requirements-ui.lock
 	@echo "Installing the environment of the web page (about 400 MB) ..."
 	@$(UV) venv -q --allow-existing --python "$(PYTHON)" $(UI)
 	@$(UV) pip sync -q --python $(UI)/bin/python --require-hashes requirements-ui.lock
+	@touch $@
+
+$(S3)/.installed: $(UV) requirements-s3.lock
+	@echo "Installing the S3 server of the tests (about 100 MB) ..."
+	@$(UV) venv -q --allow-existing --python "$(PYTHON)" $(S3)
+	@$(UV) pip sync -q --python $(S3)/bin/python --require-hashes requirements-s3.lock
 	@touch $@

@@ -1,4 +1,5 @@
 """`detector`: the service from a shell. Prints tables for people and JSON for scripts; talks through the client alone.
+`detector scan` needs no service; its own package does it.
 
 Exit codes: 0 every photo judged, 1 a label that --fail-on names or a drift, 2 wrong usage, 3 a photo that could not be
 judged, 4 the service does not answer or refuses the caller.
@@ -16,9 +17,10 @@ import httpx
 from detector import words
 from detector.client import Client, Retry, Source
 from detector.errors import DetectorError
+from detector.scan.options import add_options
 from detector.schema import BatchVerdict, Colormap, Label, OverlayFormat
 
-FOUND, UNJUDGED, NO_SERVICE = 1, 3, 4
+FOUND, WRONG_USAGE, UNJUDGED, NO_SERVICE = 1, 2, 3, 4
 _NO_ANSWER = {401, 403, 404, 429, 503}
 
 
@@ -29,6 +31,8 @@ def main(
 ) -> int:
     """Run one command and return its exit code; `transport` is for tests."""
     options = _parser().parse_args(arguments)
+    if options.command == "scan":
+        return _scan(options)
     client = Client(
         options.address,
         timeout=options.timeout,
@@ -58,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Tell AI-generated product photos from photographs. A verdict is an estimate, not proof.",
         epilog="The API key is read from PPD_API_KEY. " + (__doc__ or "").split("\n\n")[1].replace("\n", " "),
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     check = commands.add_parser("check", parents=[shared], help="judge photos")
     check.add_argument("photos", nargs="+", metavar="PHOTO", help="a file, a web address, or - for standard input")
     check.add_argument("--fail-on", action="append", choices=get_args(Label), default=[], help="exit 1 on this label")
@@ -73,7 +77,20 @@ def _parser() -> argparse.ArgumentParser:
     health.set_defaults(run=_health)
     drift = commands.add_parser("drift", parents=[shared], help="ask whether photos are still as the model knows them")
     drift.set_defaults(run=_drift)
+    scan = commands.add_parser("scan", help="judge a whole catalogue here or on a Ray cluster, without a service")
+    add_options(scan)
     return parser
+
+
+def _scan(options: argparse.Namespace) -> int:
+    """Imported here, for a client has neither the networks' engine nor the tables'."""
+    try:
+        from detector.scan import command
+    except ImportError as error:
+        print(f"This needs the extra `scan` ({error.name} is not installed).", file=sys.stderr)
+        return WRONG_USAGE
+    code: int = command.main(options)
+    return code
 
 
 def _source(name: str) -> Source:

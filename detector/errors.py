@@ -34,7 +34,12 @@ DetectorError
 │   ├── BudgetUnavailable     503 budget_unavailable
 │   ├── DecisionsUnavailable  503 decisions_unavailable
 │   └── TimedOut              504 timed_out
+├── Unfetched                 a scan can't have the photo from where it is said to be
+│   ├── PhotoNotFound         404 photo_not_found
+│   ├── AddressRefused        403 address_refused
+│   └── SourceUnavailable     503 source_unavailable
 ├── InternalError             500 internal_error
+├── InvalidScan               start-up: a scan can't begin, or go on, as it was asked to
 ├── InvalidSettings           start-up: configuration.yaml or the environment
 └── InvalidArtefact           start-up: the model folder is missing, incomplete or altered
 
@@ -199,8 +204,30 @@ class TimedOut(Unavailable):
     code, status, title = "timed_out", 504, "The answer took too long"
 
 
+class Unfetched(DetectorError):
+    code, status, title = "source_unavailable", 503, "The photo can't be fetched"
+
+
+class PhotoNotFound(Unfetched):
+    code, status, title = "photo_not_found", 404, "There is no photo at this address"
+
+
+class AddressRefused(Unfetched):
+    code, status, title = "address_refused", 403, "Photos are not fetched from this address"
+
+
+class SourceUnavailable(Unfetched):
+    """What may pass: worth another try, now or when the scan is run again."""
+
+    code, status, title = "source_unavailable", 503, "The photo's source does not answer"
+
+
 class InternalError(DetectorError):
     code, status, title = "internal_error", 500, "Something went wrong on our side"
+
+
+class InvalidScan(DetectorError):
+    code, status, title = "invalid_scan", 500, "The scan can't be run like this"
 
 
 class InvalidSettings(DetectorError):

@@ -2,7 +2,7 @@
 
 What the file says of itself is read while its pixels are scored, and weighed beside them. The score function is
 passed in, so it does not know where networks run; nor does it know HTTP. Work that burns CPU goes to a bounded pool
-of threads.
+of threads. Whoever has threads and networks of its own calls the two halves, `look` and `settle`.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,7 @@ R = TypeVar("R")
 Score = Callable[[NDArray[np.uint8]], Awaitable[NDArray[np.float32]]]  # (n, v, 3, s, s) -> (n, plan.width)
 Watcher = Callable[[Verdict, Mapping[str, float]], None]  # told of every verdict, with the photo's facts; never raises
 Read = Callable[[str, bytes], tuple[Finding, ...]]  # format and file -> what the file says of itself
+Witness = Callable[[Image.Image, bytes], Any]  # upright pixels and file -> what else is to be kept of them
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,22 @@ class _Said:
 
     evidence: Evidence
     took: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """A photo before it is scored: its views, what the file says, what a witness took; times in seconds."""
+
+    prepared: _Prepared
+    said: _Said | None
+    witnessed: Any
+    started: float
+    decoded: float
+
+    @property
+    def views(self) -> NDArray[np.uint8]:
+        """(v, 3, s, s)"""
+        return self.prepared.views
 
 
 @dataclass(frozen=True)
@@ -172,6 +189,26 @@ class Detector:
         self._watch(explanation.verdict, seen.prepared.measured)
         stages.judged(explanation.verdict)
         return explanation
+
+    def look(self, data: bytes, witness: Witness | None = None) -> Look:
+        """The half before the networks, in the caller's own thread; raises InvalidImage.
+
+        witness: called with the upright pixels and the file while both are at hand.
+        """
+        started = time.perf_counter()
+        photo = decode(data, self._limits)
+        prepared = _Prepared(_facts(photo), make_views(photo.pixels, self._plan.views, self._plan.size), None)
+        witnessed = witness(photo.pixels, data) if witness else None
+        decoded = time.perf_counter()
+        said = self._ask(self._read, photo.format, data) if self._read else None
+        return Look(prepared, said, witnessed, started, decoded)
+
+    def settle(self, look: Look, evidence: NDArray[np.float32], request_id: str) -> Verdict:
+        """The half after them: a photo's evidence, (plan.width,), to its verdict."""
+        now = time.perf_counter()
+        return self._verdict(
+            _Seen(look.prepared, evidence, look.said, look.started, look.decoded, now, now), request_id
+        )
 
     async def _judge(self, data: bytes, request_id: str) -> Verdict:
         seen = await self._see(data, None)

@@ -78,14 +78,14 @@ def test_a_gpu_that_is_not_there_is_refused_by_name() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(InvalidSettings, match=r"model\.device is cuda"):
-        engines._find_device("cuda")
+        engines.find_device("cuda")
 
 
 def test_auto_takes_the_cpu_where_torch_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    assert engines._find_device("auto") == "cpu"
+    assert engines.find_device("auto") == "cpu"
     with pytest.raises(InvalidSettings, match="torch is not installed"):
-        engines._find_device("mps")
+        engines.find_device("mps")
 
 
 def test_a_broken_network_file_is_a_broken_artefact(model_folder: Path, tmp_path: Path) -> None:

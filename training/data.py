@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.fft import dctn
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
 from detector.errors import InvalidImage
+from detector.facts import TWIN_BITS, perceptual_hash
 from detector.image import Limits, decode
 
 LABELS = ("real", "ai")  # position = Photo.label
@@ -33,7 +33,6 @@ LIMITS = Limits(  # wider than the service's: the photos are the trainer's own
     min_side=16,
     formats=frozenset({"JPEG", "PNG", "WEBP", "AVIF"}),
 )
-TWIN_BITS = 4  # of 63; see `inspect`
 TWIN_PIXELS = 8.0  # mean difference of 16 x 16 grey thumbnails, 0..255
 GENERATOR_SHARE = 0.75  # see `balance`
 
@@ -224,13 +223,6 @@ def inspect(photos: Sequence[Photo]) -> Inspection:
         twins=[Twins(read[a][0], read[b][0]) for a, b in _twins([look for _, look in read])],
         leaks=[(source, tuple(sorted(found))) for source, found in sorted(splits.items()) if len(found) > 1],
     )
-
-
-def perceptual_hash(photo: Image.Image) -> int:
-    """63 signs of the photo's lowest cosine frequencies against their median."""
-    grey = np.asarray(photo.convert("L").resize((32, 32), Image.Resampling.BOX), np.float64)
-    low = dctn(grey)[:8, :8].ravel()[1:]
-    return int("".join("1" if bit else "0" for bit in low > np.median(low)), 2)
 
 
 @dataclass(frozen=True)
