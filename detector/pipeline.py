@@ -197,7 +197,7 @@ class Detector:
         """
         started = time.perf_counter()
         photo = decode(data, self._limits)
-        prepared = _Prepared(_facts(photo), make_views(photo.pixels, self._plan.views, self._plan.size), None)
+        prepared = _Prepared(_facts(photo), make_views(photo.pixels, self._plan.views, self._plan.size), None, {})
         witnessed = witness(photo.pixels, data) if witness else None
         decoded = time.perf_counter()
         said = self._ask(self._read, photo.format, data) if self._read else None

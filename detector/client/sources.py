@@ -28,7 +28,8 @@ class Readable(Protocol):
 class PilImage(Protocol):
     """As much of a PIL image as is needed to send it."""
 
-    mode: Any
+    @property
+    def mode(self) -> Any: ...
 
     def convert(self, mode: str) -> Any: ...
 
