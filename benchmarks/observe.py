@@ -46,7 +46,7 @@ def prometheus(folder: Path, target: str, port: int) -> Iterator[str]:
     binary = shutil.which("prometheus")
     if not binary:
         raise SystemExit("prometheus is not installed (Debian: apt-get install --no-install-recommends prometheus).")
-    for path in (ROOT / "deploy/prometheus").glob("*.yaml"):
+    for path in (ROOT / "deploy/prometheus" / name for name in ("alerts.yaml", "recording.yaml")):
         (folder / f"{path.stem}.rules.yaml").write_text(shorten(path.read_text()))
     (folder / "prometheus.yaml").write_text(SCRAPE.format(folder=folder, target=target))
     options = [f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/tsdb"]
