@@ -48,6 +48,7 @@ class _Document(BaseModel):
 
     photos: int = 0
     probability: dict[str, _Histogram] = {}
+    logit: dict[str, _Histogram] = {}
     labels: dict[str, dict[Label, float]] = {}
     facts: dict[str, _Histogram] = {}
 
@@ -90,7 +91,8 @@ def read_baseline(document: Any, profile: str, thresholds: Thresholds) -> Baseli
     """baseline.json as training wrote it; raises InvalidArtefact where it is something else."""
     try:
         read = _Document.model_validate(document)
-        found = {"probability": read.probability[profile]} if profile in read.probability else {}
+        said = {"probability": read.probability, "logit": read.logit}
+        found = {name: held[profile] for name, held in said.items() if profile in held}
         features = {name: _reference(held) for name, held in (found | read.facts).items()}
     except (ValidationError, ValueError):
         raise InvalidArtefact("The model's baseline.json does not have the form this version reads.") from None
@@ -104,12 +106,11 @@ def read_baseline(document: Any, profile: str, thresholds: Thresholds) -> Baseli
 def own_baseline(model: Baseline, saved: Drift, model_hash: str) -> Baseline:
     """The photos of an earlier report in the place of the model's, counted for as many as they are independent.
 
-    A feature that the report lacks, or has in other bins, stays the model's; so do probability and verdicts where
-    another model said them.
+    A feature that the report lacks, or has in other bins, stays the model's; so does what another model said of them.
     """
     kept = {one.feature: one for one in saved.features if one.live}
     if saved.model.hash != model_hash:
-        kept = {name: one for name, one in kept.items() if name not in ("probability", "label")}
+        kept = {name: one for name, one in kept.items() if name not in ("probability", "logit", "label")}
     features = dict(model.features)
     for name, held in model.features.items():
         if name in kept and kept[name].bins == held.bins():

@@ -30,6 +30,9 @@ EDGES: Mapping[str, tuple[float, ...]] = {
     "sharpness": (0, 1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 25, 32, 64),
     "jpeg_quality": tuple(float(edge) for edge in range(0, 101, 5)),
     "probability": tuple(edge / 20 for edge in range(21)),
+    "logit": tuple(
+        float(edge) for edge in range(-12, 13)
+    ),  # fused, not calibrated: tells what a probability near 1 hides
 }
 
 

@@ -186,7 +186,7 @@ class Detector:
             seen = await self._see(data, style.max_side)
         with stages.stage("explain"):
             explanation = await self._in_thread(self._explanation, seen, style, request_id)
-        self._watch(explanation.verdict, seen.prepared.measured)
+        self._watch(explanation.verdict, self._watched(seen))
         stages.judged(explanation.verdict)
         return explanation
 
@@ -213,13 +213,16 @@ class Detector:
     async def _judge(self, data: bytes, request_id: str) -> Verdict:
         seen = await self._see(data, None)
         verdict = self._verdict(seen, request_id)
-        self._watch(verdict, seen.prepared.measured)
+        self._watch(verdict, self._watched(seen))
         return verdict
 
     def _remember(self, verdict: Verdict, request_id: str, took: float) -> Verdict:
         recalled = _recalled(verdict, request_id, took)
         self._watch(recalled, {})
         return recalled
+
+    def _watched(self, seen: _Seen) -> Mapping[str, float]:
+        return {**seen.prepared.measured, "logit": self._plan.fuse(seen.evidence)}
 
     def _watch(self, verdict: Verdict, measured: Mapping[str, float]) -> None:
         if self._watcher:

@@ -27,10 +27,12 @@ def baseline(artefact: Artefact, scores: Scores, root: Path) -> dict[str, Any]:
     """
     clean = scores.of(variants=["clean"])
     facts = measure_all(clean.photos, root)
-    probabilities, verdicts = {}, {}
+    probabilities, logits, verdicts = {}, {}, {}
     for profile, fusion in artefact.spec.profiles.items():
         calibration = artefact.calibrations[profile]
-        said = np.asarray(calibration.curve.apply(clean.fused(fusion)), np.float64)
+        fused = clean.fused(fusion)
+        logits[profile] = histogram("logit", fused.tolist())
+        said = np.asarray(calibration.curve.apply(fused), np.float64)
         probabilities[profile] = histogram("probability", said.tolist())
         limits = calibration.thresholds
         verdicts[profile] = {
@@ -41,6 +43,7 @@ def baseline(artefact: Artefact, scores: Scores, root: Path) -> dict[str, Any]:
     return {
         "photos": len(clean.rows),
         "probability": probabilities,
+        "logit": logits,
         "labels": verdicts,
         "facts": {name: histogram(name, values) for name, values in facts.items()},
     }

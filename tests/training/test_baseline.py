@@ -17,7 +17,7 @@ def test_every_photo_counts_once_in_every_histogram(judged: Artefact, table: Pat
     found = baseline(judged, val, manifest.parent)
     assert json.loads(json.dumps(found)) == found
     assert found["photos"] == 24
-    for entry in (*found["facts"].values(), *found["probability"].values()):
+    for entry in (*found["facts"].values(), *found["probability"].values(), *found["logit"].values()):
         assert sum(entry["counts"]) == 24
         assert len(entry["edges"]) == len(entry["counts"]) + 1
     assert found["facts"]["width"]["counts"][0] == 24  # all are 96 pixels wide
