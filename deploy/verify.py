@@ -17,7 +17,7 @@ from detector.schema import Verdict
 
 PHOTO = Path(__file__).with_name("known.jpg")
 BROKEN = b"\xff\xd8\xff no photograph"
-COUNTED = "bentoml_service_request_total"
+COUNTED = "ppd_requests_total{"
 TOLERANCE = 0.01  # of a probability; machines and engines differ by less
 
 
@@ -77,7 +77,7 @@ def _must_refuse(client: Client) -> None:
 
 
 def _answered(address: str) -> float:
-    """How many requests BentoML has counted so far."""
+    """How many requests the service has counted so far."""
     lines = httpx.get(f"{address.rstrip('/')}/metrics", timeout=10).raise_for_status().text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(COUNTED))
 

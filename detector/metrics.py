@@ -84,13 +84,13 @@ LABELLED = Gauge(
     "ppd_labelled_decisions",
     "Decision records with a person's label, by label predicted and actual; each counts once, by its last label",
     ["predicted", "actual"],
-    multiprocess_mode="mostrecent",
+    multiprocess_mode="livemostrecent",
 )
 LIVE_PRECISION = Gauge(
     "ppd_live_precision",
     "Share of the labelled decisions of a predicted label (real, ai_generated) that people agree with",
     ["predicted"],
-    multiprocess_mode="mostrecent",
+    multiprocess_mode="livemostrecent",
 )
 DRIFT_SCORE = Gauge(
     "ppd_drift_score",

@@ -15,8 +15,6 @@ from tests.test_metrics import named
 ROOT = Path(__file__).parent.parent
 RULES = [ROOT / "deploy/prometheus" / name for name in ("alerts.yaml", "recording.yaml")]
 BOARD = json.loads((ROOT / "deploy/grafana/product-photo-detector.json").read_text())
-# Written by the watch over drift.
-DRIFT = {"ppd_drift_score", "ppd_drift_alarm"}
 
 
 def rules(kind: str) -> list[dict[str, Any]]:
@@ -69,7 +67,7 @@ def test_every_alert_has_a_unit_test_in_which_it_fires() -> None:
 def test_a_query_reads_what_the_code_writes(asker: str, expression: str) -> None:
     recorded = {rule["record"] for rule in rules("record")}
     assert set(re.findall(r"\bppd:[a-z0-9_:]+", expression)) <= recorded
-    assert read(expression) <= series() | DRIFT
+    assert read(expression) <= series()
 
 
 def test_every_alert_says_where_to_read_on() -> None:

@@ -19,7 +19,7 @@ class Still(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b'bentoml_service_request_total{endpoint="/predict"} 7.0\n')
+        self.wfile.write(b'ppd_requests_total{route="/predict",status="200"} 7.0\n')
 
     def log_message(self, *_: object) -> None:
         pass
