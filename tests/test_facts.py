@@ -77,5 +77,5 @@ def test_a_histogram_counts_every_value_once_between_fixed_edges() -> None:
 
 def test_every_fact_has_edges_that_rise() -> None:
     photo = make_photo()
-    assert set(measure(photo, encoded(photo))) | {"probability"} == set(EDGES)
+    assert set(measure(photo, encoded(photo))) | {"probability", "logit"} == set(EDGES)
     assert all((np.diff(edges) > 0).all() for edges in EDGES.values())

@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,8 +153,11 @@ def test_what_is_being_compared_does_not_hold_up_the_end(shadowed: Running, jpeg
 
 def alive(process: serving.Process) -> set[str]:
     """The HTTP processes that still run."""
-    found = psutil.Process(process.pid).children()
-    return {"service" for one in found if "product_photo_detector" in one.cmdline()}
+    found = set()
+    for one in psutil.Process(process.pid).children():
+        with suppress(psutil.NoSuchProcess):  # it ended while it was asked
+            found |= {"service"} if "product_photo_detector" in one.cmdline() else set()
+    return found
 
 
 @pytest.fixture(scope="module")

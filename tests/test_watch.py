@@ -20,6 +20,7 @@ from tests import serving
 from tests.conftest import BASELINE, encoded, make_photo, remarked
 from tests.redis_server import RedisServer
 from tests.test_decisions import VERDICT
+from tests.test_gate import wait_for_metric
 from tests.test_service import assert_problem
 
 HELD = read_baseline(BASELINE, "fast", Thresholds(real=0.3, ai_generated=0.9))
@@ -160,9 +161,8 @@ def test_photos_of_every_process_and_route_are_judged_and_told(watched: httpx.Cl
     (width,) = (one for one in found.features if one.feature == "width")
     assert width.live[0] == 1.0 and width.kolmogorov_smirnov == 1.0
     assert width.verdict == "drifted"
-    text = watched.get("/metrics").text
-    assert 'ppd_drift_score{feature="width",test="psi"}' in text
-    assert 'ppd_drift_alarm{feature="width"} 1.0' in text
+    wait_for_metric(watched, 'ppd_drift_alarm{feature="width"}', 1.0)
+    assert 'ppd_drift_score{feature="width",test="psi"}' in watched.get("/metrics").text
 
 
 def settled(eye: Client, photos: int) -> Drift:
