@@ -156,7 +156,7 @@ def test_photos_of_every_process_and_route_are_judged_and_told(watched: httpx.Cl
         for start in range(1, 61, 12):
             desk.predict_batch(photos[start : start + 12], size=4)
         desk.predict(photos[0])
-        found = settled(eye, 61)
+        found = settled(eye, photos=61, cached=1)
     assert (found.photos, found.cached, found.sharing) == (61, 1, "all_processes")
     (width,) = (one for one in found.features if one.feature == "width")
     assert width.live[0] == 1.0 and width.kolmogorov_smirnov == 1.0
@@ -165,10 +165,10 @@ def test_photos_of_every_process_and_route_are_judged_and_told(watched: httpx.Cl
     assert 'ppd_drift_score{feature="width",test="psi"}' in watched.get("/metrics").text
 
 
-def settled(eye: Client, photos: int) -> Drift:
+def settled(eye: Client, photos: int, cached: int) -> Drift:
     """Processes tell what they counted a moment later."""
     deadline = time.monotonic() + 20
-    while (found := eye.drift()).photos < photos and time.monotonic() < deadline:
+    while (found := eye.drift()) and (found.photos, found.cached) != (photos, cached) and time.monotonic() < deadline:
         time.sleep(0.2)
     return found
 

@@ -217,7 +217,7 @@ def test_a_camera_s_picture_is_judged(open_page: Open) -> None:
     page = open_page()
     page.locator("#one-photo [aria-label='capture photo'], #one-photo [aria-label='Capture from camera']").last.click()
     page.locator("#one-photo").get_by_text("Click to Access Webcam").click()
-    page.locator("#one-photo video").wait_for()
+    expect(page.locator("#one-photo video")).to_have_js_property("readyState", 4)  # it shows a picture to take
     page.locator("#one-photo [title='capture photo'], #one-photo [aria-label='capture photo']").last.click()
     page.locator("#one-card .verdict h2").wait_for()
 
