@@ -238,6 +238,7 @@ def test_what_waits_is_bounded(tmp_path: Path) -> None:
 
 def test_processes_share_a_file(tmp_path: Path) -> None:
     path = tmp_path / "d.sqlite"
+    prepare(path)  # as the service does before any process serves: making the file is no race
 
     async def scenario() -> list[Decision | None]:
         stores = [Decisions(path, DAY, lambda: NOW) for _ in range(4)]
