@@ -5,7 +5,8 @@ Architecture only: weights come from an artefact (`runtime`) or from pretraining
 
 import re
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Self, TypeVar
 
 import timm
 import torch
@@ -15,19 +16,43 @@ L = TypeVar("L", bound=nn.Module)
 B0 = {"b0": "tf_efficientnet_b0", "b0.lite": "tf_efficientnet_lite0"}  # by timm's names
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 LITE_MEAN, LITE_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+PATCH, NATIVE = 16, 224  # pixels: a side of what CLIP takes as one token, and of the photos it was trained on
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Which CLIP expert: the blocks it is read after, and the side of what its trunk looks at, in pixels."""
+
+    taps: tuple[int, ...]
+    side: int = NATIVE
+
+    @classmethod
+    def parse(cls, architecture: str) -> Self | None:
+        """From `clip.b16.<tap>-<tap>...[@<side>]`; None for the name of something else."""
+        found = re.fullmatch(r"clip\.b16\.(\d+(?:-\d+)*)(?:@(\d+))?", architecture)
+        return cls(tuple(map(int, found[1].split("-"))), int(found[2] or NATIVE)) if found else None
+
+    def __str__(self) -> str:
+        return f"clip.b16.{'-'.join(map(str, self.taps))}" + (f"@{self.side}" if self.side != NATIVE else "")
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.side // PATCH
 
 
 def build(architecture: str) -> nn.Module:
     """A module by the name an artefact's spec gives it; ValueError where there is none of that name.
 
     `b0`: EfficientNet-B0 with ReLU6, batch statistics folded away; `b0.lite`: without squeeze-excite.
-    `clip.b16.6-8-9`: CLIP ViT-B/16 cut after block 9, read after blocks 6, 8 and 9, linear layers as int8.
+    `clip.b16.6-8-9`: CLIP ViT-B/16 cut after block 9, read after blocks 6, 8 and 9, linear layers as int8;
+    `clip.b16.6-8-9@288`: the same, its trunk looking at 288 pixels a side and not at 224.
     """
     if architecture in B0:
         return fold_batch_norm(ConvExpert(build_b0(architecture)))
-    taps = re.fullmatch(r"clip\.b16\.(\d+(?:-\d+)*)", architecture)
-    if taps:
-        expert = ClipExpert(build_clip(), tuple(int(tap) for tap in taps[1].split("-")))
+    clip = Clip.parse(architecture)
+    if clip:
+        expert = ClipExpert(build_clip(clip.side), clip)
         quantise_linears(expert.trunk)
         return expert
     raise ValueError(f"no architecture is called {architecture}")
@@ -39,9 +64,9 @@ def build_b0(architecture: str) -> nn.Module:
     return model
 
 
-def build_clip() -> nn.Module:
-    """CLIP's ViT-B/16 image tower (Radford et al. 2021), without its projection."""
-    model: nn.Module = timm.create_model("vit_base_patch16_clip_quickgelu_224", num_classes=0)
+def build_clip(side: int = NATIVE) -> nn.Module:
+    """CLIP's ViT-B/16 image tower (Radford et al. 2021), without its projection; `side` in pixels."""
+    model: nn.Module = timm.create_model("vit_base_patch16_clip_quickgelu_224", num_classes=0, img_size=side)
     return model
 
 
@@ -82,14 +107,15 @@ class ClipExpert(nn.Module):
     """A CLIP trunk read after some of its blocks: a linear head on the class token and on the mean patch token.
 
     The patch part is linear, so it is applied to every patch before the mean; the class token speaks for no
-    place and is spread over all.
+    place and is spread over all. Views larger than the trunk's side are shrunk to it, by whole pixels averaged.
     """
 
-    def __init__(self, trunk: nn.Module, taps: tuple[int, ...]) -> None:
+    def __init__(self, trunk: nn.Module, clip: Clip) -> None:
         super().__init__()
         self.normalise = Normalise(CLIP_MEAN, CLIP_STD)
         self.trunk = trunk
-        self.taps = taps
+        self.clip = clip
+        taps = clip.taps
         trunk.blocks = nn.Sequential(*list(trunk.blocks)[: max(taps)])  # type: ignore[arg-type]
         trunk.norm = nn.Identity()
         self.head = nn.ModuleDict(
@@ -97,21 +123,23 @@ class ClipExpert(nn.Module):
         )
 
     def tokens(self, views: Tensor) -> Tensor:
-        """The residual stream after each tap: (n, 197, 768 * taps), the class token first."""
-        trunk = self.trunk
-        stream = trunk.patch_embed(self.normalise(views))  # type: ignore[operator]
+        """The residual stream after each tap: (n, 1 + grid * grid, 768 * taps), the class token first."""
+        trunk, pixels = self.trunk, self.normalise(views)
+        if pixels.shape[-1] != self.clip.side:
+            pixels = nn.functional.avg_pool2d(pixels, pixels.shape[-1] // self.clip.side)
+        stream = trunk.patch_embed(pixels)  # type: ignore[operator]
         stream = trunk.norm_pre(trunk._pos_embed(stream))  # type: ignore[operator]
         seen = []
         for number, block in enumerate(trunk.blocks, start=1):  # type: ignore[arg-type]
             stream = block(stream)
-            if number in self.taps:
+            if number in self.clip.taps:
                 seen.append(stream)
         return torch.cat(seen, dim=2)
 
     def forward(self, views: Tensor) -> Tensor:
         tokens = self.tokens(views)
         evidence: Tensor = self.head["patch"](tokens[:, 1:])[..., 0] + self.head["token"](tokens[:, 0])
-        return evidence.reshape(-1, 14, 14)
+        return evidence.reshape(-1, self.clip.grid, self.clip.grid)
 
 
 class QuantisedLinear(nn.Module):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from detector.artefact import Artefact, load, seal
 from detector.calibration import Calibration, sigmoid
 from detector.ensemble import Expert, Fusion, Spec
-from detector.networks import B0, ConvExpert, build, build_b0, fold_batch_norm
+from detector.networks import B0, Clip, ConvExpert, build, build_b0, fold_batch_norm
 from detector.preprocess import View, make_views
 from detector.runtime import load_runtime
 from training import probe
@@ -33,6 +33,7 @@ from training.train import FINISHED
 from training.weights import load_clip
 
 NAME = "product-photo-detector"
+FROZEN = "clip-frozen.safetensors"  # CLIP's blocks as they came, one file for every expert that is a head on them
 AGREED = 1e-3  # probability: how far the exported networks may be from the trained ones
 _UNCALIBRATED = {
     "curve": {"method": "temperature", "temperature": 1.0},
@@ -209,20 +210,18 @@ def _from_probe(entry: _Entry, path: Path) -> Trained:
         head = probe.read(path)
     except (OSError, ValueError, KeyError, SafetensorError):
         raise InvalidExperts(f"{path}: holds no head; `python -m training probe` writes one") from None
-    module = load_clip(head.taps)
+    module = load_clip(head.clip)
     probe.install(head, module)
-    name = "clip.b16." + "-".join(map(str, head.taps))
-    parts = entry.parts or {f"{entry.name}-frozen.safetensors": r"trunk\.", f"{entry.name}.safetensors": ""}
-    return Trained(entry.name, name, module.eval(), WHOLE, parts)
+    parts = entry.parts or {FROZEN: r"trunk\.(?!pos_embed)", f"{entry.name}.safetensors": ""}
+    return Trained(entry.name, str(head.clip), module.eval(), WHOLE, parts)
 
 
 def _parts(name: str, recipe: Recipe) -> dict[str, str]:
     """A file for each expert, and one more for what a CLIP trunk keeps of its origin."""
-    own = {f"{name}.safetensors": ""}
-    if recipe.architecture in B0:
+    own, clip = {f"{name}.safetensors": ""}, Clip.parse(recipe.architecture)
+    if clip is None:
         return own
-    blocks = max(map(int, recipe.architecture.rpartition(".")[2].split("-")))
-    frozen = "|".join(map(str, range(blocks - recipe.tuned_blocks)))
+    frozen = "|".join(map(str, range(max(clip.taps) - recipe.tuned_blocks)))
     return {f"{name}-frozen.safetensors": rf"trunk\.(?!blocks)|trunk\.blocks\.({frozen or '-'})\."} | own
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from detector import __version__
 from detector.artefact import Artefact, load, seal
 from detector.errors import DetectorError, InvalidImage
-from detector.networks import ClipExpert, ConvExpert
+from detector.networks import PATCH, Clip, ClipExpert, ConvExpert
 from training import (
     assemble,
     baseline,
@@ -84,7 +84,10 @@ def show_degradations(given: Namespace) -> int:
 def extract_features(given: Namespace) -> int:
     photos, _ = _photos(given.data)
     showings = features.plan(photos, given.copies)
-    broken = features.extract(showings, tuple(sorted(given.taps)), given.folder, lessons=given.lessons)
+    if (given.size or given.side) % given.side or given.side % PATCH:
+        raise InvalidRun(f"the views' side must be a multiple of {given.side}, and that one of {PATCH}")
+    clip = Clip(tuple(sorted(given.taps)), given.side)
+    broken = features.extract(showings, clip, given.folder, lessons=given.lessons, size=given.size)
     print(f"Features: {given.folder}; photos that can't be read, counted once a showing: {broken}. Next: probe.")
     return 0
 
@@ -93,16 +96,17 @@ def fit_probe(given: Namespace) -> int:
     """A linear head on cached features, and cross-fitted probabilities that teach another expert."""
     photos, _ = _photos(given.data)
     known = _told(features.read, given.features)
-    taps = tuple(given.taps or known.taps)
+    taps = tuple(given.taps or known.clip.taps)
     taught, held_out = data.in_split(photos, "train"), data.in_split(photos, "val")
     variants = [variant for variant in dict.fromkeys(variant for _, variant in known.rows) if _is_taught(variant)]
-    head = probe.fit(known, taught, variants, taps, given.strength)
+    head = probe.fit(known, taught, variants, taps, given.strength, given.share)
     for tier in TIERS:
         said = head.logits(known.of(held_out, tier, taps))
         print(f"val, {tier}: AUC {auc([photo.label for photo in held_out], said):.4f}")
     given.folder.mkdir(parents=True, exist_ok=True)
     probe.save(head, given.folder / "head.safetensors")
-    logits = probe.cross_fit(known, taught, variants, taps, given.strength)
+    logits = probe.cross_fit(known, taught, variants, taps, given.strength, given.share)
+    print(f"train, sources left out: AUC {auc([photo.label for photo in taught], logits):.4f}")
     probe.teach(taught, logits, given.folder / "teacher.json")
     print(f"Head and teacher: {given.folder}. Next: train, with --head or --teacher.")
     return 0
@@ -349,8 +353,8 @@ def _start(recipe: Recipe, head: Path | None) -> ConvExpert | ClipExpert:
     expert: ConvExpert | ClipExpert = _told(train.start, recipe)
     if head is not None:
         found = probe.read(head)
-        if not isinstance(expert, ClipExpert) or expert.taps != found.taps:
-            raise InvalidRun(f"{head}: its taps {found.taps} do not fit {recipe.architecture}")
+        if not isinstance(expert, ClipExpert) or expert.clip != found.clip:
+            raise InvalidRun(f"{head}: a head for {found.clip} does not fit {recipe.architecture}")
         probe.install(found, expert)
     return expert
 

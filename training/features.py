@@ -20,16 +20,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from detector.errors import InvalidImage
-from detector.networks import ClipExpert
+from detector.networks import Clip, ClipExpert
 from detector.preprocess import View, make_views
 from training.augment import TIERS, Degradation, degrade, to_tier
 from training.data import Photo, read_photo
 from training.export import convert
 from training.weights import load_clip
 
-SIZE = 224
 WHOLE = (View(kind="whole"),)
-_NOTHING = np.zeros((3, SIZE, SIZE), np.uint8)  # stands for a photo that can't be read
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,14 @@ class Showing:
 class Features:
     """A cache read back; rows in the order of `showings`."""
 
-    taps: tuple[int, ...]
+    clip: Clip
     rows: dict[tuple[str, str], int]  # (photo path, variant) -> row
     values: NDArray[np.float16]  # (rows, 2, 768 * taps): class token, mean patch token
 
     def of(self, photos: Sequence[Photo], variant: str, taps: Sequence[int]) -> NDArray[np.float32]:
         """(photos, 2 * 768 * taps): class tokens, then patch tokens, of the taps asked for."""
         rows = [self.rows[str(photo.path), variant] for photo in photos]
-        columns = np.concatenate([np.arange(768) + 768 * self.taps.index(tap) for tap in taps])
+        columns = np.concatenate([np.arange(768) + 768 * self.clip.taps.index(tap) for tap in taps])
         return np.asarray(self.values[rows][:, :, columns], np.float32).reshape(len(rows), -1)
 
 
@@ -60,13 +58,13 @@ class Lessons:
     """What a cache keeps for a student of the trunk: what it was shown, and what it saw where."""
 
     rows: dict[tuple[str, str], int]
-    views: NDArray[np.uint8]  # (rows, 3, 224, 224)
+    views: NDArray[np.uint8]  # (rows, 3, size, size)
     tokens: NDArray[np.float16]  # (rows, 2 * 768 * taps)
-    maps: NDArray[np.float16]  # (rows, 768, 7, 7): patch tokens of the last tap, two by two averaged
+    maps: NDArray[np.float16]  # (rows, 768, grid / 2, grid / 2): patch tokens of the last tap, two by two averaged
 
 
 class _Taps(nn.Module):
-    """Tokens, patches averaged: (n, 2, 768 * taps); and the last tap's patches as a map: (n, 768, 7, 7)."""
+    """Tokens, patches averaged: (n, 2, 768 * taps); and the last tap's patches as a map, two by two averaged."""
 
     def __init__(self, expert: ClipExpert) -> None:
         super().__init__()
@@ -74,7 +72,7 @@ class _Taps(nn.Module):
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.expert.tokens(views)
-        patches = tokens[:, 1:, -768:].transpose(1, 2).reshape(-1, 768, 14, 14)
+        patches = tokens[:, 1:, -768:].transpose(1, 2).reshape(-1, 768, self.expert.clip.grid, self.expert.clip.grid)
         return torch.stack([tokens[:, 0], tokens[:, 1:].mean(1)], 1), nn.functional.avg_pool2d(patches, 2)
 
 
@@ -88,23 +86,35 @@ def plan(photos: Sequence[Photo], copies: int) -> list[Showing]:
 
 
 def extract(
-    showings: Sequence[Showing], taps: tuple[int, ...], folder: Path, precision: str = "bf16", lessons: bool = False
+    showings: Sequence[Showing],
+    clip: Clip,
+    folder: Path,
+    precision: str = "bf16",
+    lessons: bool = False,
+    size: int | None = None,
 ) -> int:
     """Fill the cache in `folder`, going on where it stopped; returns how many photos could not be read.
 
-    bf16 moves a feature by 2.7 % of its size on average and halves the time. lessons: also keep what a student of the
-    trunk learns from, .23 MB a showing.
+    size: a side of the views in pixels, a multiple of what the trunk looks at (None: just that). bf16 moves a feature
+    by 2.7 % of its size on average and halves the time. lessons: also keep what a student of the trunk learns from, .23
+    MB a showing at 224 pixels.
     """
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / "index.json"
-    wanted = {"taps": taps, "lessons": lessons, "rows": [[str(one.photo.path), one.variant] for one in showings]}
+    size = size or clip.side
+    wanted = {
+        "architecture": str(clip),
+        "size": size,
+        "lessons": lessons,
+        "rows": [[str(one.photo.path), one.variant] for one in showings],
+    }
     done = _continue(index, wanted)
-    stores = _stores(folder, len(showings), taps, lessons, fresh=not done)
+    stores = _stores(folder, len(showings), clip, size if lessons else 0, fresh=not done)
     _note(index, wanted, done)
-    network, broken = _network(taps, precision), 0
+    network, broken, nothing = _network(clip, size, precision), 0, np.zeros((3, size, size), np.uint8)
     with tqdm(total=len(showings), initial=done, unit="view") as bar:
-        for shown in _batches(showings[done:]):
-            views = np.stack([_NOTHING if one is None else one for one in shown])
+        for shown in _batches(showings[done:], size):
+            views = np.stack([nothing if one is None else one for one in shown])
             for name, said in zip(("values", "maps", "views"), (*network(views), views), strict=True):
                 if name in stores:
                     stores[name][done : done + len(views)] = said
@@ -118,11 +128,11 @@ def extract(
     return broken
 
 
-def _stores(folder: Path, rows: int, taps: tuple[int, ...], lessons: bool, fresh: bool) -> dict[str, np.memmap]:
-    """The cache's arrays by the name of their file, one row a showing."""
-    kinds: dict[str, tuple[tuple[int, ...], type]] = {"values": ((2, 768 * len(taps)), np.float16)}
-    if lessons:
-        kinds |= {"maps": ((768, 7, 7), np.float16), "views": ((3, SIZE, SIZE), np.uint8)}
+def _stores(folder: Path, rows: int, clip: Clip, size: int, fresh: bool) -> dict[str, np.memmap]:
+    """The cache's arrays by the name of their file, one row a showing; those of lessons where `size` is given."""
+    kinds: dict[str, tuple[tuple[int, ...], type]] = {"values": ((2, 768 * len(clip.taps)), np.float16)}
+    if size:
+        kinds |= {"maps": ((768, clip.grid // 2, clip.grid // 2), np.float16), "views": ((3, size, size), np.uint8)}
     mode = "w+" if fresh else "r+"
     return {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode=mode, dtype=kind, shape=(rows, *shape))
@@ -133,7 +143,9 @@ def _stores(folder: Path, rows: int, taps: tuple[int, ...], lessons: bool, fresh
 def read(folder: Path) -> Features:
     """A finished cache; ValueError where it is not finished."""
     index = _finished(folder)
-    return Features(tuple(index["taps"]), _rows(index), np.load(folder / "values.npy", mmap_mode="r"))
+    clip = Clip.parse(index["architecture"])
+    assert clip
+    return Features(clip, _rows(index), np.load(folder / "values.npy", mmap_mode="r"))
 
 
 def read_lessons(folder: Path) -> Lessons:
@@ -163,7 +175,9 @@ def _continue(index: Path, wanted: Mapping[str, object]) -> int:
     found = json.loads(index.read_text())
     done = int(found.pop("done"))
     if found != json.loads(json.dumps(wanted)):
-        raise ValueError(f"{index.parent} holds features of other photos or taps; give these a folder of their own")
+        raise ValueError(
+            f"{index.parent} holds features of other photos, taps or sides; give these a folder of their own"
+        )
     return done
 
 
@@ -174,17 +188,17 @@ def _note(index: Path, wanted: Mapping[str, object], done: int) -> None:
     draft.replace(index)
 
 
-def _batches(showings: Sequence[Showing], size: int = 16) -> Iterator[list[NDArray[np.uint8] | None]]:
+def _batches(showings: Sequence[Showing], size: int, count: int = 16) -> Iterator[list[NDArray[np.uint8] | None]]:
     with ThreadPoolExecutor(2) as pool:
         rest = iter(showings)
-        waiting = [pool.submit(_show, one) for one in islice(rest, size)]
+        waiting = [pool.submit(_show, one, size) for one in islice(rest, count)]
         while waiting:
-            following = [pool.submit(_show, one) for one in islice(rest, size)]
+            following = [pool.submit(_show, one, size) for one in islice(rest, count)]
             yield [one.result() for one in waiting]
             waiting = following
 
 
-def _show(showing: Showing) -> NDArray[np.uint8] | None:
+def _show(showing: Showing, size: int) -> NDArray[np.uint8] | None:
     """The whole view of one showing; None where the photo can't be read."""
     try:
         photo = read_photo(showing.photo)
@@ -195,15 +209,15 @@ def _show(showing: Showing) -> NDArray[np.uint8] | None:
     else:
         seed = zlib.crc32(f"{showing.photo.path.name} {showing.variant}".encode())
         shown = degrade(photo, np.random.default_rng(seed), Degradation())
-    square: NDArray[np.uint8] = make_views(shown, WHOLE, SIZE)[0]
+    square: NDArray[np.uint8] = make_views(shown, WHOLE, size)[0]
     return square
 
 
 def _network(
-    taps: tuple[int, ...], precision: str
+    clip: Clip, size: int, precision: str
 ) -> Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """(n, 3, s, s) uint8 views -> what _Taps says of them."""
-    model = convert(_Taps(load_clip(taps)).eval(), SIZE)
+    model = convert(_Taps(load_clip(clip)).eval(), size)
     options = {"INFERENCE_PRECISION_HINT": precision, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
     request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
 

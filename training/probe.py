@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, from_numpy, nn, no_grad
 
 from detector.calibration import sigmoid
-from detector.networks import ClipExpert
+from detector.networks import Clip, ClipExpert
 from training.data import Photo, balance
 from training.data import folds as by_source
 from training.features import Features
@@ -25,9 +25,9 @@ from training.features import Features
 
 @dataclass(frozen=True)
 class Head:
-    """logit = weights . features + bias, over [class tokens, patch tokens] of `taps`."""
+    """logit = weights . features + bias, over [class tokens, patch tokens] of the taps of `clip`."""
 
-    taps: tuple[int, ...]
+    clip: Clip
     weights: NDArray[np.float64]
     bias: float
 
@@ -37,18 +37,26 @@ class Head:
 
 
 def fit(
-    features: Features, photos: Sequence[Photo], variants: Sequence[str], taps: tuple[int, ...], strength: float
+    features: Features,
+    photos: Sequence[Photo],
+    variants: Sequence[str],
+    taps: tuple[int, ...],
+    strength: float,
+    share: float = 1.0,
 ) -> Head:
-    """Fit on every variant of the photos; strength is scikit-learn's C on standardised features."""
+    """Fit on every variant of the photos; strength is scikit-learn's C on standardised features.
+
+    share: what a degraded copy counts beside the photo as stored, which `variants` names first.
+    """
     stacked = np.concatenate([features.of(photos, variant, taps) for variant in variants])
     labels = np.tile([photo.label for photo in photos], len(variants))
-    weights = np.tile(balance(photos), len(variants))
+    weights = np.outer([1.0] + [share] * (len(variants) - 1), balance(photos)).ravel()
     weights *= len(weights) / weights.sum()
     mean, scale = stacked.mean(0), stacked.std(0) + 1e-6
     model = LogisticRegression(C=strength, max_iter=400, tol=1e-3)
     model.fit((stacked - mean) / scale, labels, sample_weight=weights)
     direction = model.coef_[0] / scale
-    return Head(taps, direction, float(model.intercept_[0] - mean @ direction))
+    return Head(Clip(taps, features.clip.side), direction, float(model.intercept_[0] - mean @ direction))
 
 
 def cross_fit(
@@ -57,12 +65,13 @@ def cross_fit(
     variants: Sequence[str],
     taps: tuple[int, ...],
     strength: float,
+    share: float = 1.0,
     folds: int = 5,
 ) -> NDArray[np.float64]:
     """Logits of the photos as stored, each from a head that saw none of its source."""
     logits = np.zeros(len(photos))
     for kept, left in by_source(photos, folds):
-        head = fit(features, [photos[index] for index in kept], variants, taps, strength)
+        head = fit(features, [photos[index] for index in kept], variants, taps, strength, share)
         logits[left] = head.logits(features.of([photos[index] for index in left], variants[0], taps))
     return logits
 
@@ -75,19 +84,21 @@ def teach(photos: Sequence[Photo], logits: NDArray[np.float64], path: Path) -> N
 
 def save(head: Head, path: Path) -> None:
     tensors = {"weights": head.weights, "bias": np.array([head.bias])}
-    save_file(tensors, path, {"taps": "-".join(map(str, head.taps))})
+    save_file(tensors, path, {"architecture": str(head.clip)})
 
 
 def read(path: Path) -> Head:
     with safe_open(path, "numpy") as file:
-        taps = tuple(int(tap) for tap in file.metadata()["taps"].split("-"))
-        return Head(taps, file.get_tensor("weights"), float(file.get_tensor("bias")[0]))
+        clip = Clip.parse(file.metadata()["architecture"])
+        if clip is None:
+            raise ValueError(f"{path} is a head for something else than CLIP")
+        return Head(clip, file.get_tensor("weights"), float(file.get_tensor("bias")[0]))
 
 
 @no_grad()
 def install(head: Head, expert: ClipExpert) -> None:
     """Put a head's weights into an expert that is read after the same taps."""
-    assert expert.taps == head.taps
+    assert expert.clip.taps == head.clip.taps
     token, patch = np.split(head.weights, 2)
     linear = expert.head["patch"], expert.head["token"]
     assert isinstance(linear[0], nn.Linear)

@@ -22,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from tqdm import tqdm
 
 from detector.errors import InvalidImage
-from detector.networks import B0, ClipExpert, ConvExpert, quantise_linears
+from detector.networks import B0, Clip, ClipExpert, ConvExpert, quantise_linears
 from detector.preprocess import make_views
 from training.augment import cutmix, mixup, to_tier
 from training.data import Photo, read_photo
@@ -53,8 +53,10 @@ def start(recipe: Recipe) -> ConvExpert | ClipExpert:
     """A pretrained expert with an empty head, and gradients only where the recipe trains."""
     if recipe.architecture in B0:
         return ConvExpert(load_b0(recipe.architecture))
-    taps = tuple(int(tap) for tap in recipe.architecture.removeprefix("clip.b16.").split("-"))
-    return load_clip(taps, tuned=recipe.tuned_blocks)
+    clip = Clip.parse(recipe.architecture)
+    if clip is None:
+        raise ValueError(f"no architecture is called {recipe.architecture}")
+    return load_clip(clip, tuned=recipe.tuned_blocks)
 
 
 def _silent(_: int, __: Mapping[str, float]) -> None:

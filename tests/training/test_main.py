@@ -179,15 +179,21 @@ def test_a_head_is_fitted_on_cached_features_and_teaches(
     values = np.random.default_rng(0).normal(labels[:, None, None], 2.0, (len(showings), 2, 768)).astype(np.float16)
     Path("features").mkdir()
     np.save("features/values.npy", values)
-    Path("features/index.json").write_text(json.dumps({"taps": [1], "rows": showings, "done": len(showings)}))
+    Path("features/index.json").write_text(
+        json.dumps(
+            {"architecture": "clip.b16.1", "size": 224, "lessons": False, "rows": showings, "done": len(showings)}
+        )
+    )
     call_probe = ("probe", "--data", "manifest.csv", "--features", "features", "--folder", "probe")
     assert call(*call_probe) == 0
     assert "val, hard: AUC 1.0000" in capsys.readouterr().out
     taught = json.loads(Path("probe/teacher.json").read_text())
     assert len(taught) == 24
     assert np.mean([(probability > 0.5) == ("-ai-" in path) for path, probability in taught.items()]) > 0.9
-    assert probe.read(Path("probe/head.safetensors")).taps == (1,)
-    Path("features/index.json").write_text(json.dumps({"taps": [1], "rows": showings, "done": 3}))
+    assert probe.read(Path("probe/head.safetensors")).clip.taps == (1,)
+    Path("features/index.json").write_text(
+        json.dumps({"architecture": "clip.b16.1", "size": 224, "lessons": False, "rows": showings, "done": 3})
+    )
     assert "are not finished; run the same command again" in fault(capsys, *call_probe)
 
 

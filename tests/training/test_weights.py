@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detector.networks import ClipExpert, ConvExpert, build, fold_batch_norm, quantise_linears
+from detector.networks import Clip, ClipExpert, ConvExpert, build, fold_batch_norm, quantise_linears
 from training.weights import load_b0, load_clip
 
 VIEWS = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -39,7 +39,7 @@ def test_folding_batch_norm_changes_nothing_and_fits_what_the_artefact_builds(na
 @torch.inference_mode()
 def test_a_trunk_to_be_tuned_computes_what_int8_does_and_goes_back_to_it_without_loss() -> None:
     views = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    kept, tuned = load_clip((1, 2)), load_clip((1, 2), tuned=1)
+    kept, tuned = load_clip(Clip((1, 2))), load_clip(Clip((1, 2)), tuned=1)
     assert isinstance(kept, ClipExpert)
     torch.testing.assert_close(tuned.tokens(views), kept.tokens(views), atol=1e-4, rtol=1e-4)
     quantise_linears(tuned.trunk)
@@ -49,7 +49,28 @@ def test_a_trunk_to_be_tuned_computes_what_int8_does_and_goes_back_to_it_without
 
 
 def test_only_the_tuned_blocks_take_gradients() -> None:
-    tuned = load_clip((1, 2), tuned=1)
+    tuned = load_clip(Clip((1, 2)), tuned=1)
     frozen, free = tuned.trunk.blocks  # type: ignore[misc]
     assert not any(weight.requires_grad for weight in frozen.parameters())
     assert all(weight.requires_grad for weight in free.parameters())
+
+
+@torch.inference_mode()
+def test_a_trunk_of_another_side_is_what_the_artefact_builds_and_shrinks_larger_views() -> None:
+    clip = Clip((1, 2), 64)
+    expert, built = load_clip(clip).eval(), build(str(clip)).eval()
+    built.load_state_dict(expert.state_dict())
+    assert expert(VIEWS).shape == (2, 4, 4)
+    torch.testing.assert_close(built.get_submodule("trunk").pos_embed, expert.trunk.pos_embed)
+    flat = torch.full((1, 3, 128, 128), 90, dtype=torch.uint8)
+    torch.testing.assert_close(expert.tokens(flat), expert.tokens(flat[..., :64, :64]))
+
+
+@pytest.mark.parametrize("name", ["clip.b16.6-8-10", "clip.b16.10@288"])
+def test_a_clip_s_name_says_all_of_it(name: str) -> None:
+    assert str(Clip.parse(name)) == name
+
+
+@pytest.mark.parametrize("name", ["b0", "clip.b16.", "clip.b16.6@", "clip.b16.6-8@12px"])
+def test_other_names_are_no_clip_s(name: str) -> None:
+    assert Clip.parse(name) is None
