@@ -33,7 +33,6 @@ from training.train import FINISHED
 from training.weights import load_clip
 
 NAME = "product-photo-detector"
-FROZEN = "clip-frozen.safetensors"  # CLIP's blocks as they came, one file for every expert that is a head on them
 AGREED = 1e-3  # probability: how far the exported networks may be from the trained ones
 _UNCALIBRATED = {
     "curve": {"method": "temperature", "temperature": 1.0},
@@ -212,7 +211,7 @@ def _from_probe(entry: _Entry, path: Path) -> Trained:
         raise InvalidExperts(f"{path}: holds no head; `python -m training probe` writes one") from None
     module = load_clip(head.clip)
     probe.install(head, module)
-    parts = entry.parts or {FROZEN: r"trunk\.(?!pos_embed)", f"{entry.name}.safetensors": ""}
+    parts = entry.parts or {f"{entry.name}-frozen.safetensors": r"trunk\.", f"{entry.name}.safetensors": ""}
     return Trained(entry.name, str(head.clip), module.eval(), WHOLE, parts)
 
 

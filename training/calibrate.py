@@ -20,12 +20,13 @@ from detector.calibration import Calibration, Isotonic, Platt, Temperature, sigm
 from detector.schema import Thresholds
 from training import plots
 from training.fuse import fuse
-from training.metrics import clopper_pearson, ece, log_loss, mce, plain, reliability
+from training.metrics import at_most, clopper_pearson, ece, log_loss, mce, plain, reliability
 from training.scores import Scores
 
 Curve = Temperature | Platt | Isotonic
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int_]  # 0 real, 1 ai
+CONFIDENCE = 0.9  # that a budget is kept on other photos; `overrun` measures what that is worth on other sources
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,18 @@ def settle(
     profiles: Mapping[str, Sequence[str]],
     budget: float = 0.01,
     misses: float = 0.05,
+    confidence: float = CONFIDENCE,
 ) -> dict[str, Any]:
     """Fuse and calibrate each profile on held-out scores; returns the folder's new documents, by name.
 
     profiles: the experts each may use. The report starts anew, for earlier figures judged another calibration.
     """
     fused = {name: fuse(scores, experts) for name, experts in profiles.items()}
-    fitted = {
-        name: fit(Rows(scores.fused(found.fusion), scores.labels, scores.sources, scores.variants), budget, misses)
+    rows = {
+        name: Rows(scores.fused(found.fusion), scores.labels, scores.sources, scores.variants)
         for name, found in fused.items()
     }
+    fitted = {name: fit(found, budget, misses, confidence) for name, found in rows.items()}
     spec = artefact.spec.model_copy(update={"profiles": {name: found.fusion for name, found in fused.items()}})
     report = {
         "labels": {},
@@ -103,24 +106,35 @@ def describe(profile: str, report: Mapping[str, Any], calibration: Calibration) 
     return "\n".join(lines)
 
 
-def fit(rows: Rows, budget: float = 0.01, misses: float = 0.05, folds: int = 5, seed: int = 0) -> Fitted:
-    """Choose the curve by leaving sources out, fit it on all rows, and set the thresholds.
+def fit(
+    rows: Rows,
+    budget: float = 0.01,
+    misses: float = 0.05,
+    confidence: float = CONFIDENCE,
+    folds: int = 5,
+    seed: int = 0,
+) -> Fitted:
+    """Choose the curve by leaving sources out, fit it on all rows, and set the thresholds, each by its worst tier.
 
-    budget: share of real rows that may be called ai_generated; misses: share of ai rows that may be called real.
+    budget: share of real photos that may be called ai_generated; misses: share of ai photos that may be called real.
     """
     held_out = {name: _cross_fit(rows, make, folds, seed) for name, make in CURVES.items()}
     losses = {name: log_loss(rows.labels, said) for name, said in held_out.items()}
     chosen = min(losses, key=losses.__getitem__)
     curve = CURVES[chosen](rows.logits, rows.labels)
     said = np.asarray(curve.apply(rows.logits), np.float64)
-    limits = thresholds(said, rows.labels, budget, misses)
+    tiers = {tier: np.asarray(rows.tiers) == tier for tier in dict.fromkeys(rows.tiers)}
+    every = [thresholds(said[here], rows.labels[here], budget, misses, confidence) for here in tiers.values()]
+    limits = Thresholds(
+        real=min(found.real for found in every), ai_generated=max(found.ai_generated for found in every)
+    )
     report = {
         "method": chosen,
         "log_loss": {"uncalibrated": log_loss(rows.labels, sigmoid(rows.logits))} | losses,
         "before": _errors(rows.labels, np.asarray(sigmoid(rows.logits), np.float64)),
         "after": _errors(rows.labels, held_out[chosen]),
-        "budget": {"real_flagged": budget, "ai_missed": misses},
-        "tiers": {tier: _costs(said, rows, limits, tier) for tier in dict.fromkeys(rows.tiers)},
+        "budget": {"real_flagged": budget, "ai_missed": misses, "confidence": confidence},
+        "tiers": {tier: _costs(said[here], rows.labels[here], limits) for tier, here in tiers.items()},
     }
     return Fitted(Calibration(curve=curve, thresholds=limits), report)
 
@@ -155,7 +169,13 @@ CURVES: dict[str, Callable[[Floats, Labels], Curve]] = {
 }
 
 
-def thresholds(probabilities: Floats, labels: Labels, budget: float = 0.01, misses: float = 0.05) -> Thresholds:
+def thresholds(
+    probabilities: Floats,
+    labels: Labels,
+    budget: float = 0.01,
+    misses: float = 0.05,
+    confidence: float = CONFIDENCE,
+) -> Thresholds:
     """Where the verdicts begin: each wrong verdict has a budget, and what neither allows is `uncertain`.
 
     A wrong accusation costs a seller more than a miss costs a marketplace, hence 1 % against 5 %. Neither verdict
@@ -164,12 +184,25 @@ def thresholds(probabilities: Floats, labels: Labels, budget: float = 0.01, miss
     """
     if not (0 <= budget < 1 and 0 <= misses < 1):
         raise ValueError(f"budgets are shares of photos below 1, not {budget} and {misses}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"a confidence lies between 0 and 1, and is not {confidence}")
     real, ai = (np.sort(probabilities[labels == label]) for label in (0, 1))
     if not (real.size and ai.size):
         raise ValueError("thresholds need photos of both classes")
-    flagged = _just_above(real, real[-1 - int(budget * real.size)])
-    missed = float(ai[int(misses * ai.size)])
+    flagged = _just_above(real, real[-1 - allowed(real.size, budget, confidence)])
+    missed = float(ai[allowed(ai.size, misses, confidence)])
     return Thresholds(real=min(missed, 0.5), ai_generated=max(flagged, 0.5))
+
+
+def allowed(photos: int, budget: float, confidence: float) -> int:
+    """The most wrong verdicts on `photos` that still show, with this confidence, that the budget is kept on others.
+
+    By the one-sided bound of Clopper & Pearson (1934): as many wrong as the budget allows would be overrun every
+    second time. None where the photos are too few to show it.
+    """
+    return max(
+        (hits for hits in range(int(budget * photos) + 1) if at_most(hits, photos, confidence) <= budget), default=0
+    )
 
 
 def _just_above(ordered: Floats, value: float) -> float:
@@ -194,10 +227,9 @@ def _errors(labels: Labels, said: Floats) -> dict[str, Any]:
     return {"ece": ece(labels, said), "mce": mce(labels, said), "reliability": points}
 
 
-def _costs(said: Floats, rows: Rows, limits: Thresholds, tier: str) -> dict[str, Any]:
+def _costs(said: Floats, labels: Labels, limits: Thresholds) -> dict[str, Any]:
     """How a tier's photos fare, with bounds; tiers apart, for the tiers of one photo are no separate trials."""
-    here = np.asarray(rows.tiers) == tier
-    real, ai = (said[here & (rows.labels == label)] for label in (0, 1))
+    real, ai = (said[labels == label] for label in (0, 1))
     return {
         "real_flagged": _proportion(real >= limits.ai_generated),
         "real_uncertain": _proportion((real >= limits.real) & (real < limits.ai_generated)),

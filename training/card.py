@@ -82,7 +82,13 @@ def _made_of(report: Report) -> Iterator[str]:
         for profile, judged in report["profiles"].items()
     ]
     yield _table(["profile", "experts", "calibration", "`real`", "`ai_generated`"], rows)
-    yield "Between the two thresholds the answer is `uncertain`."
+    budget = next(iter(report["calibration"].values()))["budget"]
+    yield (
+        f"Between the two thresholds the answer is `uncertain`. They were set on held-out photos so that, with "
+        f"{budget['confidence']:.0%} confidence by Clopper and Pearson's bound and in the worst tier, at most "
+        f"{budget['real_flagged']:.0%} of real photos are called `ai_generated` and at most {budget['ai_missed']:.0%} of "
+        f"generated ones `real`."
+    )
 
 
 def _figures(report: Report) -> Iterator[str]:

@@ -29,6 +29,7 @@ from training import (
     features,
     feedback,
     fuse,
+    overrun,
     plots,
     probe,
     promote,
@@ -112,6 +113,23 @@ def fit_probe(given: Namespace) -> int:
     return 0
 
 
+def weigh_budgets(given: Namespace) -> int:
+    """What a confidence in the false-positive budget is worth on sources that set no threshold."""
+    photos, _ = _photos(given.data)
+    taught, teacher = data.in_split(photos, "train"), _read_teacher(given.teacher)
+    known = [photo for photo in taught if str(photo.path) in teacher]
+    said, labels = (
+        np.array(values) for values in ([teacher[str(photo.path)] for photo in known], [p.label for p in known])
+    )
+    sources = [photo.source for photo in known]
+    for found in _told(overrun.trials, said, labels, sources, given.photos, given.budget):
+        print(
+            f"confidence {found.confidence:g}: {found.flagged:.2%} of other sources' real photos flagged, "
+            f"budget overrun in {found.overrun:.0%} of deals, {found.caught:.1%} of ai photos caught"
+        )
+    return 0
+
+
 def train_expert(given: Namespace) -> int:
     photos, _ = _photos(given.data)
     wanted = _told(Recipe.read, given.recipe)
@@ -169,7 +187,7 @@ def settle(given: Namespace) -> int:
     _fill(given.runs, artefact, photos, root, [given.split])
     held_out = scores.read(_table(given.runs, artefact), artefact).of(given.split)
     profiles = _profiles(artefact, given)
-    documents = calibrate.settle(artefact, held_out, profiles, given.budget, given.misses)
+    documents = calibrate.settle(artefact, held_out, profiles, given.budget, given.misses, given.confidence)
     settled = assemble.write(given.model, "calibrated", documents)
     settled = assemble.write(given.model, "calibrated", {"baseline": baseline.baseline(settled, held_out, root)})
     report = documents["report"]
@@ -248,6 +266,7 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "augment": show_degradations,
     "features": extract_features,
     "probe": fit_probe,
+    "overrun": weigh_budgets,
     "train": train_expert,
     "tune": search,
     "export": export,

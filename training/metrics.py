@@ -132,6 +132,11 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
     return low, high
 
 
+def at_most(hits: int, trials: int, confidence: float) -> float:
+    """The one-sided upper bound of a proportion (Clopper & Pearson 1934)."""
+    return clopper_pearson(hits, trials, 2 * confidence - 1)[1]
+
+
 def plain(value: Any) -> Any:
     """A report ready for JSON: a figure that the photos could not give becomes null, the others keep six digits."""
     if isinstance(value, dict):

@@ -12,8 +12,20 @@ from detector.artefact import Artefact
 from detector.calibration import Calibration, Platt, sigmoid
 from training import scores
 from training.assemble import write
-from training.calibrate import CURVES, Rows, describe, draw, fit, isotonic, platt, settle, temperature, thresholds
-from training.metrics import fpr, tpr
+from training.calibrate import (
+    CURVES,
+    Rows,
+    allowed,
+    describe,
+    draw,
+    fit,
+    isotonic,
+    platt,
+    settle,
+    temperature,
+    thresholds,
+)
+from training.metrics import at_most, fpr, tpr
 
 
 def invent(scale: float = 1.0, shift: float = 0.0, count: int = 4000, seed: int = 0) -> Rows:
@@ -84,10 +96,28 @@ def test_both_wrong_verdicts_stay_within_their_budgets(budget: float) -> None:
     assert 1 - tpr(rows.labels, said, limits.real) <= 0.05
 
 
-def test_the_budget_is_used_up() -> None:
+def test_a_budget_is_used_up_as_far_as_it_can_be_proved() -> None:
+    """Of 600 photos two may be flagged: with three, one in ten such draws would come from more than 1 %."""
+    assert [allowed(600, 0.01, 0.9), allowed(600, 0.01, 0.5), allowed(60_000, 0.01, 0.9)] == [2, 5, 568]
+    assert at_most(2, 600, 0.9) <= 0.01 < at_most(3, 600, 0.9)
     rows = invent()
-    said = sigmoid(rows.logits)
-    assert fpr(rows.labels, said, thresholds(said, rows.labels, budget=0.01).ai_generated) > 0.009
+    said, real = sigmoid(rows.logits), int((rows.labels == 0).sum())
+    limits = thresholds(said, rows.labels, budget=0.01)
+    assert (said[rows.labels == 0] >= limits.ai_generated).sum() == allowed(real, 0.01, 0.9)
+
+
+def test_too_few_photos_prove_no_budget_and_none_is_flagged() -> None:
+    assert allowed(100, 0.01, 0.9) == 0
+    said, labels = np.linspace(0, 0.8, 100), np.array([0] * 99 + [1])
+    assert fpr(labels, said, thresholds(said, labels).ai_generated) == 0
+
+
+def test_a_threshold_holds_in_the_worst_tier() -> None:
+    rows = invent()
+    shifted = np.where(np.asarray(rows.tiers) == "hard", rows.logits + 1, rows.logits)
+    report = fit(Rows(shifted, rows.labels, rows.sources, rows.tiers)).report
+    for tier in ("clean", "hard"):
+        assert at_most(report["tiers"][tier]["real_flagged"]["hits"], 2000, 0.9) <= 0.011
 
 
 def test_many_equal_probabilities_never_overrun_the_budget() -> None:
@@ -98,7 +128,7 @@ def test_many_equal_probabilities_never_overrun_the_budget() -> None:
 
 
 def test_no_verdict_contradicts_its_probability() -> None:
-    said, labels = np.array([0.01] * 99 + [0.02] + [0.98] * 100), np.array([0] * 100 + [1] * 100)
+    said, labels = np.array([0.01] * 999 + [0.02] + [0.98] * 1000), np.array([0] * 1000 + [1] * 1000)
     limits = thresholds(said, labels)
     assert limits.real == limits.ai_generated == 0.5
 
@@ -108,6 +138,8 @@ def test_one_class_or_a_budget_of_all_photos_sets_no_threshold() -> None:
         thresholds(np.array([0.2]), np.array([0]))
     with pytest.raises(ValueError, match="below 1"):
         thresholds(np.array([0.2, 0.7]), np.array([0, 1]), budget=1.0)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        thresholds(np.array([0.2, 0.7]), np.array([0, 1]), confidence=1.0)
 
 
 def test_the_same_rows_give_the_same_calibration() -> None:
