@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     settled.add_argument("--fast", help="the expert of the profile fast; as the folder has it if not given")
     settled.add_argument("--budget", type=float, default=0.01, help="share of real photos that may be flagged")
     settled.add_argument("--misses", type=float, default=0.05, help="share of ai photos that may be called real")
-    settled.add_argument("--confidence", type=float, default=0.9, help="that both hold on photos not seen (0.5 .. 1)")
+    settled.add_argument("--confidence", type=float, default=0.9, help="that others keep the budget (0 .. 1)")
     judged = add("evaluate", "judge a calibrated model; writes its report.json and pictures", _data, _model, _runs)
     judged.add_argument("--splits", nargs="+", default=["val"], help="the last one is quoted in the model's labels")
     judged.add_argument("--rounds", type=int, default=500, help="resamples of the sources behind an interval")

@@ -26,7 +26,9 @@ from training.scores import Scores
 Curve = Temperature | Platt | Isotonic
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int_]  # 0 real, 1 ai
-CONFIDENCE = 0.9  # that a budget is kept on other photos; `overrun` measures what that is worth on other sources
+CONFIDENCE = (
+    0.9  # that a budget of accusations is kept on other photos; `overrun` measures what that is worth on other sources
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def fit(
 ) -> Fitted:
     """Choose the curve by leaving sources out, fit it on all rows, and set the thresholds, each by its worst tier.
 
-    budget: share of real photos that may be called ai_generated; misses: share of ai photos that may be called real.
+    budget: share of real photos that may be called ai_generated, and confidence that others keep it; misses: share of
+    ai photos that may be called real.
     """
     held_out = {name: _cross_fit(rows, make, folds, seed) for name, make in CURVES.items()}
     losses = {name: log_loss(rows.labels, said) for name, said in held_out.items()}
@@ -178,8 +181,8 @@ def thresholds(
 ) -> Thresholds:
     """Where the verdicts begin: each wrong verdict has a budget, and what neither allows is `uncertain`.
 
-    A wrong accusation costs a seller more than a miss costs a marketplace, hence 1 % against 5 %. Neither verdict
-    contradicts its own probability: nothing under one half is called ai_generated, nothing over it real. Where the
+    A wrong accusation costs a seller more than a miss costs a marketplace, hence 1 % against 5 %, and hence the
+    confidence that the 1 % hold on other photos is asked for the accusation alone. Neither verdict contradicts its own probability: nothing under one half is called ai_generated, nothing over it real. Where the
     model is good enough for both budgets at one half, the band closes.
     """
     if not (0 <= budget < 1 and 0 <= misses < 1):
@@ -190,7 +193,7 @@ def thresholds(
     if not (real.size and ai.size):
         raise ValueError("thresholds need photos of both classes")
     flagged = _just_above(real, real[-1 - allowed(real.size, budget, confidence)])
-    missed = float(ai[allowed(ai.size, misses, confidence)])
+    missed = float(ai[int(misses * ai.size)])
     return Thresholds(real=min(missed, 0.5), ai_generated=max(flagged, 0.5))
 
 
