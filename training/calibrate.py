@@ -182,8 +182,9 @@ def thresholds(
     """Where the verdicts begin: each wrong verdict has a budget, and what neither allows is `uncertain`.
 
     A wrong accusation costs a seller more than a miss costs a marketplace, hence 1 % against 5 %, and hence the
-    confidence that the 1 % hold on other photos is asked for the accusation alone. Neither verdict contradicts its own probability: nothing under one half is called ai_generated, nothing over it real. Where the
-    model is good enough for both budgets at one half, the band closes.
+    confidence that a budget holds on other photos is asked for the accusation alone. Neither verdict contradicts its
+    own probability: nothing under one half is called ai_generated, nothing over it real. Where the model is good
+    enough for both budgets at one half, the band closes.
     """
     if not (0 <= budget < 1 and 0 <= misses < 1):
         raise ValueError(f"budgets are shares of photos below 1, not {budget} and {misses}")

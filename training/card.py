@@ -84,9 +84,10 @@ def _made_of(report: Report) -> Iterator[str]:
     yield _table(["profile", "experts", "calibration", "`real`", "`ai_generated`"], rows)
     budget = next(iter(report["calibration"].values()))["budget"]
     yield (
-        f"Between the two thresholds the answer is `uncertain`. They were set on held-out photos, each by the worst tier: "
-        f"at most {budget['real_flagged']:.0%} of real photos are to be called `ai_generated`, with a confidence of "
-        f"{budget['confidence']:.0%} by Clopper and Pearson's bound, and {budget['ai_missed']:.0%} of generated ones `real`."
+        f"Between the two thresholds the answer is `uncertain`. They were set on held-out photos, each by the worst "
+        f"tier: at most {budget['real_flagged']:.0%} of real photos are to be called `ai_generated`, with a confidence "
+        f"of {budget['confidence']:.0%} by Clopper and Pearson's bound, and {budget['ai_missed']:.0%} of generated "
+        f"ones `real`."
     )
 
 
