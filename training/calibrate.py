@@ -26,9 +26,7 @@ from training.scores import Scores
 Curve = Temperature | Platt | Isotonic
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int_]  # 0 real, 1 ai
-CONFIDENCE = (
-    0.9  # that a budget of accusations is kept on other photos; `overrun` measures what that is worth on other sources
-)
+CONFIDENCE = 0.9  # that other photos keep a budget of accusations; `overrun` measures what it is worth
 
 
 @dataclass(frozen=True)

@@ -371,7 +371,7 @@ def _start(recipe: Recipe, head: Path | None) -> ConvExpert | ClipExpert:
     """A pretrained expert; a CLIP trunk begins from a probe's head where one is given."""
     expert: ConvExpert | ClipExpert = _told(train.start, recipe)
     if head is not None:
-        found = probe.read(head)
+        found = _told(probe.read, head)
         if not isinstance(expert, ClipExpert) or expert.clip != found.clip:
             raise InvalidRun(f"{head}: a head for {found.clip} does not fit {recipe.architecture}")
         probe.install(found, expert)

@@ -159,6 +159,8 @@ def read_lessons(folder: Path) -> Lessons:
 
 def _finished(folder: Path) -> dict[str, Any]:
     index: dict[str, Any] = json.loads((folder / "index.json").read_text())
+    if Clip.parse(index.get("architecture", "")) is None:
+        raise ValueError(f"the features in {folder} do not say which CLIP they are of; take them again")
     if index["done"] < len(index["rows"]):
         raise ValueError(f"the features in {folder} are not finished; run the same command again")
     return index

@@ -89,9 +89,9 @@ def save(head: Head, path: Path) -> None:
 
 def read(path: Path) -> Head:
     with safe_open(path, "numpy") as file:
-        clip = Clip.parse(file.metadata()["architecture"])
+        clip = Clip.parse((file.metadata() or {}).get("architecture", ""))
         if clip is None:
-            raise ValueError(f"{path} is a head for something else than CLIP")
+            raise ValueError(f"{path}: does not say which CLIP it is a head for; `python -m training probe` writes one")
         return Head(clip, file.get_tensor("weights"), float(file.get_tensor("bias")[0]))
 
 

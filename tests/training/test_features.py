@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from detector.calibration import sigmoid
 from detector.networks import Clip
@@ -67,6 +68,16 @@ def test_a_cache_of_something_else_is_refused_and_not_overwritten(photos: list[P
     with pytest.raises(ValueError, match="other photos, taps or sides"):
         extract(plan(photos, 2), ONE, cache)
     assert (cache / "values.npy").read_bytes() == before
+
+
+def test_caches_and_heads_of_no_known_trunk_are_refused(cache: Path, tmp_path: Path) -> None:
+    index = json.loads((cache / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps(index | {"architecture": "vit.l14"}))
+    with pytest.raises(ValueError, match="which CLIP they are of"):
+        read(tmp_path)
+    save_file({"weights": np.zeros(2), "bias": np.zeros(1)}, tmp_path / "head.safetensors")
+    with pytest.raises(ValueError, match="which CLIP it is a head for"):
+        read_head(tmp_path / "head.safetensors")
 
 
 def test_a_broken_photo_is_counted(tmp_path: Path, photos: list[Photo]) -> None:
