@@ -4,7 +4,7 @@ Architecture only: weights come from an artefact (`runtime`) or from pretraining
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -184,27 +184,34 @@ def restore_linears(module: nn.Module) -> None:
 
 
 def fold_batch_norm(expert: nn.Module) -> nn.Module:
-    """Fold every BatchNorm into the convolution before it, so that the state holds just what is computed with.
-
-    timm names the pairs conv_x/bn_y in order of use; its norm layer also holds the activation, which stays.
-    """
-    for parent in [expert, *expert.modules()]:
-        conv: nn.Conv2d | None = None
-        for name, child in parent.named_children():
-            if isinstance(child, nn.BatchNorm2d) and conv is not None:
-                _fold(conv, child)
-                setattr(parent, name, getattr(child, "act", nn.Identity()))
-            conv = child if isinstance(child, nn.Conv2d) else None
+    """Fold every BatchNorm into the convolution before it, so that the state holds just what is computed with."""
+    for parent, name, conv, norm in list(batch_norms(expert)):
+        gain, shift = affine(norm)
+        conv.weight = nn.Parameter(conv.weight * gain.reshape(-1, 1, 1, 1))
+        conv.bias = nn.Parameter(shift if conv.bias is None else shift + gain * conv.bias)
+        setattr(parent, name, getattr(norm, "act", nn.Identity()))
     return expert
 
 
-def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+def batch_norms(expert: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Conv2d, nn.BatchNorm2d]]:
+    """Every BatchNorm: the module it is part of, its name there, the convolution before it, itself.
+
+    timm names the pairs conv_x/bn_y in order of use; its norm layer also holds the activation.
+    """
+    for parent in expert.modules():
+        conv: nn.Conv2d | None = None
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d) and conv is not None:
+                yield parent, name, conv, child
+            conv = child if isinstance(child, nn.Conv2d) else None
+
+
+def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a BatchNorm with settled statistics computes: gain * input + shift, a number a channel each."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    before = conv.bias if conv.bias is not None else torch.zeros_like(norm.running_mean)
-    conv.weight = nn.Parameter(conv.weight * gain.reshape(-1, 1, 1, 1))
-    conv.bias = nn.Parameter((before - norm.running_mean) * gain + norm.bias)
+    return gain, norm.bias - norm.running_mean * gain
 
 
 def _replace(module: nn.Module, kind: type[L], make: Callable[[L], nn.Module]) -> None:

@@ -136,7 +136,7 @@ def train_expert(given: Namespace) -> int:
     folder = given.folder or given.runs / given.recipe.stem
     teacher = _read_teacher(given.teacher)
     taught, held_out = data.in_split(photos, "train"), data.in_split(photos, "val")
-    expert = _start(wanted, given.head)
+    expert = _start(wanted, given.head, given.further)
     lessons = _told(features.read_lessons, given.lessons) if given.lessons else None
     with tracking(given.runs / "mlflow.db", "train", folder.name, wanted.model_dump(mode="json")) as run:
         _told(train.train, taught, held_out, expert, wanted, folder, teacher, run.log, lessons)
@@ -367,9 +367,9 @@ def _told(step: Callable[..., T], *given: Any) -> T:
         raise InvalidRun(str(error)) from error
 
 
-def _start(recipe: Recipe, head: Path | None) -> ConvExpert | ClipExpert:
-    """A pretrained expert; a CLIP trunk begins from a probe's head where one is given."""
-    expert: ConvExpert | ClipExpert = _told(train.start, recipe)
+def _start(recipe: Recipe, head: Path | None, finished: Path | None = None) -> ConvExpert | ClipExpert:
+    """A pretrained expert, or a finished one; a CLIP trunk begins from a probe's head where one is given."""
+    expert: ConvExpert | ClipExpert = _told(train.start, recipe, finished)
     if head is not None:
         found = _told(probe.read, head)
         if not isinstance(expert, ClipExpert) or expert.clip != found.clip:

@@ -30,7 +30,7 @@ from training.features import Lessons
 from training.lessons import Batch, Insight, Retold, Showings, batches, targets_of
 from training.metrics import auc
 from training.recipe import Recipe
-from training.weights import load_b0, load_clip
+from training.weights import load_b0, load_clip, load_finished_b0
 
 IMITATION = "imitation"  # the part of a student that is left behind when it has learned
 FINISHED = "finished"  # .safetensors
@@ -49,10 +49,15 @@ class Imitation(nn.Module):
         return self.maps(features), self.tokens(features.mean((2, 3)))
 
 
-def start(recipe: Recipe) -> ConvExpert | ClipExpert:
-    """A pretrained expert with an empty head, and gradients only where the recipe trains."""
+def start(recipe: Recipe, finished: Path | None = None) -> ConvExpert | ClipExpert:
+    """A pretrained expert with an empty head, and gradients only where the recipe trains.
+
+    finished: the weights of a convolutional expert that was trained before, to train further.
+    """
     if recipe.architecture in B0:
-        return ConvExpert(load_b0(recipe.architecture))
+        return load_finished_b0(recipe.architecture, finished) if finished else ConvExpert(load_b0(recipe.architecture))
+    if finished:
+        raise ValueError(f"only a convolutional expert can be trained further; {recipe.architecture} is none")
     clip = Clip.parse(recipe.architecture)
     if clip is None:
         raise ValueError(f"no architecture is called {recipe.architecture}")

@@ -12,10 +12,23 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from detector.networks import NATIVE, Clip, ClipExpert, build, build_b0, restore_linears
+from detector.networks import (
+    NATIVE,
+    Clip,
+    ClipExpert,
+    ConvExpert,
+    affine,
+    batch_norms,
+    build,
+    build_b0,
+    restore_linears,
+)
+from training.export import LOOSE
 
 GATE = 4.0
 _LINEARS = {"self_attn/out_proj": "attn.proj", "mlp/fc1": "mlp.fc1", "mlp/fc2": "mlp.fc2"}
@@ -55,6 +68,34 @@ def _open_gate(block: nn.Module) -> None:
     nn.init.zeros_(block.se.conv_expand.weight)  # type: ignore[union-attr, arg-type]
     nn.init.constant_(block.se.conv_expand.bias, GATE)  # type: ignore[union-attr, arg-type]
     last.weight.div_(torch.sigmoid(torch.tensor(GATE)))  # type: ignore[union-attr, operator]
+
+
+@torch.no_grad()
+def load_finished_b0(architecture: str, path: Path, least: float = 0.05) -> ConvExpert:
+    """A finished expert to train further, such as the default model's b0.safetensors: batch norms unfolded again.
+
+    They get back the statistics of `load_b0`, which training never moves, so that a learning rate means what it meant.
+    least: gains nearer to 0 are taken for this, for the convolution's weights are divided by them. ValueError where
+    the file holds another network.
+    """
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: is no safetensors file: {error}") from None
+    state.pop(LOOSE, None)
+    expert = ConvExpert(load_b0(architecture))
+    names = {module: name for name, module in expert.named_modules()}
+    for _, _, conv, norm in batch_norms(expert):
+        norm.weight.copy_(torch.where(norm.weight < 0, -1.0, 1.0) * norm.weight.abs().clamp_min(least))
+        gain, shift = affine(norm)
+        weight, bias = (state.pop(f"{names[conv]}.{part}", None) for part in ("weight", "bias"))
+        if weight is None or bias is None or weight.shape != conv.weight.shape:
+            raise ValueError(f"{path}: these are not the weights of a finished {architecture}")
+        conv.weight.copy_(weight / gain.reshape(-1, 1, 1, 1))
+        norm.bias.add_(bias - shift)
+    if expert.load_state_dict(state, strict=False).unexpected_keys:
+        raise ValueError(f"{path}: these are not the weights of a finished {architecture}")
+    return expert
 
 
 def load_clip(clip: Clip, tuned: int = 0) -> ClipExpert:

@@ -123,7 +123,7 @@ def recipe(place: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> P
         folder.mkdir()
         shutil.copy(empty_store, folder / "mlflow.db")
 
-    def start(_: Recipe) -> ConvExpert:
+    def start(_: Recipe, __: Path | None = None) -> ConvExpert:
         torch.manual_seed(0)
         return ConvExpert(Trunk(), channels=8)
 

@@ -1,10 +1,17 @@
 """training.weights: packages give the networks that the artefact names, with the values that were published."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from detector.networks import Clip, ClipExpert, ConvExpert, build, fold_batch_norm, quantise_linears
-from training.weights import load_b0, load_clip
+from training.export import save_network
+from training.recipe import Recipe
+from training.train import start
+from training.weights import load_b0, load_clip, load_finished_b0
 
 VIEWS = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -34,6 +41,38 @@ def test_folding_batch_norm_changes_nothing_and_fits_what_the_artefact_builds(na
     built = build(name).eval()
     built.load_state_dict(folded.state_dict())
     torch.testing.assert_close(built(VIEWS), before, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_finished_expert_is_unfolded_to_what_it_computes(tmp_path: Path) -> None:
+    shipped = fold_batch_norm(ConvExpert(load_b0("b0"))).eval()
+    for weight in shipped.parameters():
+        weight.add_(0.02 * weight.abs().mean() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+        weight.copy_(weight.half())  # as the artefact keeps it
+    save_network(shipped, 64, tmp_path, "b0.xml", {"b0.safetensors": ""})
+    unfolded = load_finished_b0("b0", tmp_path / "b0.safetensors").eval()
+    torch.testing.assert_close(unfolded(VIEWS), shipped(VIEWS), atol=1e-3, rtol=1e-3)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in unfolded.modules())
+    torch.testing.assert_close(fold_batch_norm(unfolded)(VIEWS), shipped(VIEWS), atol=1e-3, rtol=1e-3)
+
+
+def test_weights_of_another_network_are_not_trained_further(tmp_path: Path) -> None:
+    save_file(build("clip.b16.1").state_dict(), tmp_path / "clip.safetensors")
+    with pytest.raises(ValueError, match="not the weights of a finished b0"):
+        load_finished_b0("b0", tmp_path / "clip.safetensors")
+    save_file(fold_batch_norm(ConvExpert(load_b0("b0"))).state_dict(), tmp_path / "b0.safetensors")
+    with pytest.raises(ValueError, match=r"not the weights of a finished b0\.lite"):
+        load_finished_b0("b0.lite", tmp_path / "b0.safetensors")
+    (tmp_path / "text.safetensors").write_text("no tensors in here")
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        load_finished_b0("b0", tmp_path / "text.safetensors")
+    with pytest.raises(FileNotFoundError):
+        load_finished_b0("b0", tmp_path / "absent.safetensors")
+
+
+def test_a_trunk_is_not_trained_further() -> None:
+    with pytest.raises(ValueError, match="only a convolutional expert"):
+        start(Recipe(architecture="clip.b16.1"), Path("clip.safetensors"))
 
 
 @torch.inference_mode()
