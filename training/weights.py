@@ -5,6 +5,7 @@ unpickled: the Lite0 checkpoint is read with weights_only, the CLIP one is ONNX.
 """
 
 import re
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -70,13 +71,10 @@ def _open_gate(block: nn.Module) -> None:
     last.weight.div_(torch.sigmoid(torch.tensor(GATE)))  # type: ignore[union-attr, operator]
 
 
-@torch.no_grad()
-def load_finished_b0(architecture: str, path: Path, least: float = 0.05) -> ConvExpert:
-    """A finished expert to train further, such as the default model's b0.safetensors: batch norms unfolded again.
+def load_finished_b0(architecture: str, path: Path) -> ConvExpert:
+    """A finished expert to train further: what a run left, or a model folder's, such as the default model's.
 
-    They get back the statistics of `load_b0`, which training never moves, so that a learning rate means what it meant.
-    least: gains nearer to 0 are taken for this, for the convolution's weights are divided by them. ValueError where
-    the file holds another network.
+    ValueError where the file holds another network.
     """
     try:
         state = load_file(path)
@@ -84,18 +82,34 @@ def load_finished_b0(architecture: str, path: Path, least: float = 0.05) -> Conv
         raise ValueError(f"{path}: is no safetensors file: {error}") from None
     state.pop(LOOSE, None)
     expert = ConvExpert(load_b0(architecture))
-    names = {module: name for name, module in expert.named_modules()}
+    if not any(name.endswith(".running_mean") for name in state):
+        state = _unfold(state, expert)
+    try:
+        expert.load_state_dict(state)
+    except RuntimeError:
+        raise ValueError(f"{path}: these are not the weights of a finished {architecture}") from None
+    return expert
+
+
+@torch.no_grad()
+def _unfold(state: Mapping[str, Tensor], expert: nn.Module, least: float = 0.05) -> dict[str, Tensor]:
+    """The state of an expert whose batch norms were folded away, with those of `expert` in it again.
+
+    Training never moves their statistics, so with the pretrained ones a learning rate means what it meant before.
+    least: gains nearer to 0 are taken for this, for the convolution's weights are divided by them.
+    """
+    names, whole = {module: name for name, module in expert.named_modules()}, dict(state)
     for _, _, conv, norm in batch_norms(expert):
+        weight, bias = (whole.pop(f"{names[conv]}.{part}", None) for part in ("weight", "bias"))
+        if weight is None or bias is None:
+            continue  # of another network, as loading it will say
         norm.weight.copy_(torch.where(norm.weight < 0, -1.0, 1.0) * norm.weight.abs().clamp_min(least))
         gain, shift = affine(norm)
-        weight, bias = (state.pop(f"{names[conv]}.{part}", None) for part in ("weight", "bias"))
-        if weight is None or bias is None or weight.shape != conv.weight.shape:
-            raise ValueError(f"{path}: these are not the weights of a finished {architecture}")
-        conv.weight.copy_(weight / gain.reshape(-1, 1, 1, 1))
         norm.bias.add_(bias - shift)
-    if expert.load_state_dict(state, strict=False).unexpected_keys:
-        raise ValueError(f"{path}: these are not the weights of a finished {architecture}")
-    return expert
+        if weight.shape == conv.weight.shape:
+            whole[f"{names[conv]}.weight"] = weight / gain.reshape(-1, 1, 1, 1)
+        whole |= {f"{names[norm]}.{name}": tensor for name, tensor in norm.state_dict().items()}
+    return whole
 
 
 def load_clip(clip: Clip, tuned: int = 0) -> ClipExpert:

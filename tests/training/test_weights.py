@@ -24,6 +24,7 @@ def test_squeeze_excite_begins_as_nothing() -> None:
 
 
 def test_squeeze_excite_takes_gradients_from_the_first_step() -> None:
+    torch.manual_seed(0)  # what squeezes is drawn, and now and then so that its ReLU never opens on these views
     expert = ConvExpert(load_b0("b0")).eval()
     expert(VIEWS).mean().backward()
     gates = [weight.grad for name, weight in expert.named_parameters() if "conv_expand.weight" in name]
@@ -54,6 +55,16 @@ def test_a_finished_expert_is_unfolded_to_what_it_computes(tmp_path: Path) -> No
     torch.testing.assert_close(unfolded(VIEWS), shipped(VIEWS), atol=1e-3, rtol=1e-3)
     assert any(isinstance(module, nn.BatchNorm2d) for module in unfolded.modules())
     torch.testing.assert_close(fold_batch_norm(unfolded)(VIEWS), shipped(VIEWS), atol=1e-3, rtol=1e-3)
+
+
+@torch.inference_mode()
+def test_what_a_run_left_is_trained_further_as_it_is(tmp_path: Path) -> None:
+    trained = ConvExpert(load_b0("b0")).eval()
+    trained.head.weight.fill_(0.01)
+    save_file(trained.state_dict(), tmp_path / "finished.safetensors")
+    again = load_finished_b0("b0", tmp_path / "finished.safetensors")
+    for name, weight in trained.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], weight, atol=0, rtol=0)
 
 
 def test_weights_of_another_network_are_not_trained_further(tmp_path: Path) -> None:
