@@ -58,7 +58,7 @@ def make_job(options: argparse.Namespace) -> Job:
     """Everything checked that can be before a photo is read."""
     named = options.config or os.environ.get("PPD_CONFIG")
     settings = load_settings(Path(named) if named else None)
-    model = (options.model or jobs.DEFAULT_MODEL).resolve()
+    model = _model(options.model)
     info = assembly.artefact(model, settings.model.profile).info(settings.model.profile)
     columns = {"address": options.column, "source": options.source_column, "id": options.id_column}
     wanted = run.Wanted(
@@ -81,6 +81,13 @@ def make_job(options: argparse.Namespace) -> Job:
         allow_http=options.allow_http,
         allow_private=options.allow_private,
     )
+
+
+def _model(named: Path | None) -> Path:
+    """The folder named, or the checkout's own; a wheel carries none, for clients need none."""
+    if named is None and not jobs.DEFAULT_MODEL.exists():
+        raise InvalidArtefact("This installation holds no model; name a model folder with --model.")
+    return (named or jobs.DEFAULT_MODEL).resolve()
 
 
 def scan(job: Job, options: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ import pytest
 
 import detector.scan
 from detector import assembly
+from detector.cli import main
 from detector.config import Settings
 from detector.runtime import load_runtime
 from detector.scan import job
@@ -256,3 +257,12 @@ def test_without_the_extra_the_command_says_what_is_missing(
     monkeypatch.setitem(sys.modules, "detector.scan.command", None)
     assert scan("x") == 2
     assert "needs the extra `scan`" in capsys.readouterr().err
+
+
+def test_an_installation_without_a_model_asks_for_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(job, "DEFAULT_MODEL", tmp_path / "absent")
+    assert main(["scan", str(tmp_path), "--out", str(tmp_path / "out")]) == 4
+    assert "name a model folder with --model" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
