@@ -76,6 +76,8 @@ def load_finished_b0(architecture: str, path: Path) -> ConvExpert:
 
     ValueError where the file holds another network.
     """
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
     try:
         state = load_file(path)
     except SafetensorError as error:

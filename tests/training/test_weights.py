@@ -77,7 +77,7 @@ def test_weights_of_another_network_are_not_trained_further(tmp_path: Path) -> N
     (tmp_path / "text.safetensors").write_text("no tensors in here")
     with pytest.raises(ValueError, match="is no safetensors file"):
         load_finished_b0("b0", tmp_path / "text.safetensors")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="there is no such file"):
         load_finished_b0("b0", tmp_path / "absent.safetensors")
 
 
