@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, from_numpy, nn, no_grad
@@ -88,11 +88,17 @@ def save(head: Head, path: Path) -> None:
 
 
 def read(path: Path) -> Head:
-    with safe_open(path, "numpy") as file:
-        clip = Clip.parse((file.metadata() or {}).get("architecture", ""))
-        if clip is None:
-            raise ValueError(f"{path}: does not say which CLIP it is a head for; `python -m training probe` writes one")
-        return Head(clip, file.get_tensor("weights"), float(file.get_tensor("bias")[0]))
+    """A head as `save` wrote it; ValueError where the file is absent or holds something else."""
+    try:
+        with safe_open(path, "numpy") as file:
+            clip = Clip.parse((file.metadata() or {}).get("architecture", ""))
+            if clip is None:
+                raise ValueError(
+                    f"{path}: does not say which CLIP it is a head for; `python -m training probe` writes one"
+                )
+            return Head(clip, file.get_tensor("weights"), float(file.get_tensor("bias")[0]))
+    except (SafetensorError, OSError):
+        raise ValueError(f"{path}: holds no head; `python -m training probe` writes one") from None
 
 
 @no_grad()

@@ -78,6 +78,10 @@ def test_caches_and_heads_of_no_known_trunk_are_refused(cache: Path, tmp_path: P
     save_file({"weights": np.zeros(2), "bias": np.zeros(1)}, tmp_path / "head.safetensors")
     with pytest.raises(ValueError, match="which CLIP it is a head for"):
         read_head(tmp_path / "head.safetensors")
+    save_file({"other": np.zeros(2)}, tmp_path / "head.safetensors", {"architecture": "clip.b16.6"})
+    for absent in (tmp_path / "head.safetensors", tmp_path / "index.json", tmp_path / "absent.safetensors"):
+        with pytest.raises(ValueError, match="holds no head"):
+            read_head(absent)
 
 
 def test_a_broken_photo_is_counted(tmp_path: Path, photos: list[Photo]) -> None:
