@@ -207,7 +207,7 @@ def _from_probe(entry: _Entry, path: Path) -> Trained:
     """CLIP as it came, under a head; the trunk, which no later head changes, in a file of its own."""
     try:
         head = probe.read(path)
-    except (OSError, ValueError, KeyError, SafetensorError):
+    except ValueError:
         raise InvalidExperts(f"{path}: holds no head; `python -m training probe` writes one") from None
     module = load_clip(head.clip)
     probe.install(head, module)

@@ -84,10 +84,9 @@ def load_finished_b0(architecture: str, path: Path) -> ConvExpert:
         raise ValueError(f"{path}: is no safetensors file: {error}") from None
     state.pop(LOOSE, None)
     expert = ConvExpert(load_b0(architecture))
-    if not any(name.endswith(".running_mean") for name in state):
-        state = _unfold(state, expert)
+    folded = not any(name.endswith(".running_mean") for name in state)
     try:
-        expert.load_state_dict(state)
+        expert.load_state_dict(_unfold(state, expert) if folded else state)
     except RuntimeError:
         raise ValueError(f"{path}: these are not the weights of a finished {architecture}") from None
     return expert
@@ -108,8 +107,7 @@ def _unfold(state: Mapping[str, Tensor], expert: nn.Module, least: float = 0.05)
         norm.weight.copy_(torch.where(norm.weight < 0, -1.0, 1.0) * norm.weight.abs().clamp_min(least))
         gain, shift = affine(norm)
         norm.bias.add_(bias - shift)
-        if weight.shape == conv.weight.shape:
-            whole[f"{names[conv]}.weight"] = weight / gain.reshape(-1, 1, 1, 1)
+        whole[f"{names[conv]}.weight"] = weight / gain.reshape(-1, 1, 1, 1)
         whole |= {f"{names[norm]}.{name}": tensor for name, tensor in norm.state_dict().items()}
     return whole
 
