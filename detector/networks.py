@@ -44,18 +44,34 @@ class Clip:
 def build(architecture: str) -> nn.Module:
     """A module by the name an artefact's spec gives it; ValueError where there is none of that name.
 
-    `b0`: EfficientNet-B0 with ReLU6, batch statistics folded away; `b0.lite`: without squeeze-excite.
+    `b0`: EfficientNet-B0 with ReLU6, batch statistics folded away; `b0.lite`: without squeeze-excite;
+    `timm.resnet18`: a convolutional network of timm, likewise.
     `clip.b16.6-8-9`: CLIP ViT-B/16 cut after block 9, read after blocks 6, 8 and 9, linear layers as int8;
     `clip.b16.6-8-9@288`: the same, its trunk looking at 288 pixels a side and not at 224.
     """
-    if architecture in B0:
-        return fold_batch_norm(ConvExpert(build_b0(architecture)))
+    conv = build_conv(architecture)
+    if conv:
+        return fold_batch_norm(conv)
     clip = Clip.parse(architecture)
     if clip:
         expert = ClipExpert(build_clip(clip.side), clip)
         quantise_linears(expert.trunk)
         return expert
     raise ValueError(f"no architecture is called {architecture}")
+
+
+def build_conv(architecture: str) -> "ConvExpert | None":
+    """A convolutional expert, batch norms not folded; None for another family, ValueError for what timm has not."""
+    if architecture in B0:
+        return ConvExpert(build_b0(architecture))
+    found = re.fullmatch(r"timm\.(\w+)", architecture)  # no address: timm would fetch what it names
+    if found is None:
+        return None
+    if not timm.is_model(found[1]):
+        raise ValueError(f"timm has no model called {found[1]}")
+    trunk = timm.create_model(found[1], num_classes=0)
+    settings = trunk.pretrained_cfg
+    return ConvExpert(trunk, trunk.num_features, settings["mean"], settings["std"])
 
 
 def build_b0(architecture: str) -> nn.Module:
@@ -87,9 +103,15 @@ class Normalise(nn.Module):
 class ConvExpert(nn.Module):
     """A convolutional trunk with a linear head at every place of its last feature map."""
 
-    def __init__(self, trunk: nn.Module, channels: int = 1280) -> None:
+    def __init__(
+        self,
+        trunk: nn.Module,
+        channels: int = 1280,
+        mean: Iterable[float] = LITE_MEAN,
+        std: Iterable[float] = LITE_STD,
+    ) -> None:
         super().__init__()
-        self.normalise = Normalise(LITE_MEAN, LITE_STD)
+        self.normalise = Normalise(mean, std)
         self.trunk = trunk
         self.head = nn.Conv2d(channels, 1, 1)
 

@@ -65,8 +65,8 @@ def read_constants(folder: Path, weights: Sequence[str]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(data + bytes(-len(data) % ALIGNMENT) for data in files), np.uint8)
 
 
-def find_device(wanted: Literal["auto"] | Device) -> Device:
-    """Auto takes a GPU only where torch is installed and finds one."""
+def find_device(wanted: Literal["auto"] | Device, asked_by: str = "model.device") -> Device:
+    """Auto takes a GPU only where torch is installed and finds one; `asked_by` names the setting in an error."""
     if wanted == "cpu":
         return "cpu"
     try:
@@ -74,12 +74,12 @@ def find_device(wanted: Literal["auto"] | Device) -> Device:
     except ImportError:
         if wanted == "auto":
             return "cpu"
-        raise InvalidSettings(f"model.device is {wanted}, but torch is not installed (extra `gpu`).") from None
+        raise InvalidSettings(f"{asked_by} is {wanted}, but torch is not installed (extra `gpu`).") from None
     present: dict[Device, bool] = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         return next((device for device, found in present.items() if found), "cpu")
     if not present[wanted]:
-        raise InvalidSettings(f"model.device is {wanted}, but this machine has none that torch can use.")
+        raise InvalidSettings(f"{asked_by} is {wanted}, but this machine has none that torch can use.")
     return wanted
 
 

@@ -155,6 +155,7 @@ def _model(command: argparse.ArgumentParser) -> None:
 def _taught(command: argparse.ArgumentParser) -> None:
     command.add_argument("--teacher", type=Path, help="probabilities to learn from beside the labels; see probe")
     command.add_argument("--head", type=Path, help="a probe's head that a CLIP trunk begins with")
+    command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="what learns")
 
 
 def _runs(command: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from detector.artefact import Artefact, load, seal
 from detector.calibration import Calibration, sigmoid
 from detector.ensemble import Expert, Fusion, Spec
-from detector.networks import B0, Clip, ConvExpert, build, build_b0, fold_batch_norm
+from detector.networks import Clip, build, build_conv, fold_batch_norm
 from detector.preprocess import View, make_views
 from detector.runtime import load_runtime
 from training import probe
@@ -179,12 +179,25 @@ def _trained(entry: _Entry, listing: Path) -> Trained:
         return _from_probe(entry, listing.parent / entry.probe)
     state = _lay_together([listing.parent / path for path in entry.state])
     try:
-        module = ConvExpert(build_b0(entry.architecture)) if entry.architecture in B0 else build(entry.architecture)
+        module = build_conv(entry.architecture) or build(entry.architecture)
         module.load_state_dict(state)
     except (ValueError, RuntimeError):
         raise InvalidExperts(f"{entry.name}: its weights do not fit the architecture {entry.architecture}") from None
     parts = entry.parts or {f"{entry.name}.safetensors": ""}
-    return Trained(entry.name, entry.architecture, fold_batch_norm(module).eval(), entry.views, parts)
+    return Trained(entry.name, entry.architecture, _folded(module.eval(), entry), entry.views, parts)
+
+
+@torch.no_grad()
+def _folded(module: nn.Module, entry: _Entry, side: int = 128) -> nn.Module:
+    """The module without batch norms; InvalidExperts where one does not take what the convolution before it gives."""
+    if Clip.parse(entry.architecture):
+        return module
+    noise = torch.randint(256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    before = module(noise)
+    folded = fold_batch_norm(module)
+    if not torch.allclose(folded(noise), before, rtol=1e-3, atol=1e-3):
+        raise InvalidExperts(f"{entry.name}: the batch norms of {entry.architecture} can't be folded away")
+    return folded
 
 
 def _from_run(entry: _Entry, run: Path) -> Trained:

@@ -19,6 +19,7 @@ from detector import __version__
 from detector.artefact import Artefact, load, seal
 from detector.errors import DetectorError, InvalidImage
 from detector.networks import PATCH, Clip, ClipExpert, ConvExpert
+from detector.runtime import find_device
 from training import (
     assemble,
     baseline,
@@ -136,10 +137,11 @@ def train_expert(given: Namespace) -> int:
     folder = given.folder or given.runs / given.recipe.stem
     teacher = _read_teacher(given.teacher)
     taught, held_out = data.in_split(photos, "train"), data.in_split(photos, "val")
+    device = find_device(given.device, "--device")
     expert = _start(wanted, given.head, given.further)
     lessons = _told(features.read_lessons, given.lessons) if given.lessons else None
     with tracking(given.runs / "mlflow.db", "train", folder.name, wanted.model_dump(mode="json")) as run:
-        _told(train.train, taught, held_out, expert, wanted, folder, teacher, run.log, lessons)
+        _told(train.train, taught, held_out, expert, wanted, folder, teacher, run.log, lessons, device)
     print(f"The best checkpoint: {folder}. Next: list it in a YAML of experts, and export.")
     return 0
 
@@ -152,10 +154,11 @@ def search(given: Namespace) -> int:
         _read_teacher(given.teacher),
     )
     taught, held_out = data.in_split(photos, "train"), data.in_split(photos, "val")
+    device = find_device(given.device, "--device")
 
     def worth(recipe: Recipe, folder: Path, log: train.Log) -> float:
-        best = train.train(taught, held_out, _start(recipe, given.head), recipe, folder, teacher, log)
-        return min(train.judge(best, held_out, recipe).values())
+        best = train.train(taught, held_out, _start(recipe, given.head), recipe, folder, teacher, log, device=device)
+        return min(train.judge(best.to(device), held_out, recipe).values())
 
     best = tune.tune(worth, base, space, given.trials, given.folder)
     print(tune.describe(given.folder))

@@ -5,7 +5,7 @@ alone, so that a run goes on where it was stopped.
 """
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,14 +49,13 @@ class Source(Protocol):
     def batch(self, step: int) -> Batch: ...
 
 
-def batches(source: Source, first: int) -> Iterator[Batch]:
-    """Endless batches from step `first` on, the next one made while the last one is learned from."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(source.batch, first)
-        for step in count(first + 1):
-            following = pool.submit(source.batch, step)
-            yield waiting.result()
-            waiting = following
+def batches(source: Source, first: int, loaders: int = 1) -> Iterator[Batch]:
+    """Endless batches from step `first` on, the next ones made by `loaders` threads while one is learned from."""
+    with ThreadPoolExecutor(loaders) as pool:
+        waiting = deque(pool.submit(source.batch, first + ahead) for ahead in range(loaders))
+        for step in count(first + loaders):
+            waiting.append(pool.submit(source.batch, step))
+            yield waiting.popleft().result()
 
 
 class Showings:

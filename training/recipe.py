@@ -14,6 +14,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: str = "b0"  # see detector.networks.build
+    pretrained: str = Field("", description="of a timm architecture: safetensors under timm's names, or `hub`")
     tuned_blocks: int = Field(3, ge=0, description="of a CLIP trunk: its last ones; the others stay as they are")
     views: tuple[View, ...] = (View(kind="whole"),)  # as judged and shipped
     size: int = 224

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from tqdm import tqdm
 
 from detector.errors import InvalidImage
-from detector.networks import B0, Clip, ClipExpert, ConvExpert, quantise_linears
+from detector.networks import Clip, ClipExpert, ConvExpert, quantise_linears
 from detector.preprocess import make_views
+from detector.runtime import Device
 from training.augment import cutmix, mixup, to_tier
 from training.data import Photo, read_photo
 from training.features import Lessons
 from training.lessons import Batch, Insight, Retold, Showings, batches, targets_of
 from training.metrics import auc
 from training.recipe import Recipe
-from training.weights import load_b0, load_clip, load_finished_b0
+from training.weights import load_clip, load_conv, load_finished_conv
 
 IMITATION = "imitation"  # the part of a student that is left behind when it has learned
 FINISHED = "finished"  # .safetensors
@@ -54,14 +56,17 @@ def start(recipe: Recipe, finished: Path | None = None) -> ConvExpert | ClipExpe
 
     finished: the weights of a convolutional expert that was trained before, to train further.
     """
-    if recipe.architecture in B0:
-        return load_finished_b0(recipe.architecture, finished) if finished else ConvExpert(load_b0(recipe.architecture))
-    if finished:
-        raise ValueError(f"only a convolutional expert can be trained further; {recipe.architecture} is none")
+    torch.manual_seed(recipe.seed)  # what no pretraining fills is drawn
+    if recipe.pretrained and not recipe.architecture.startswith("timm."):
+        raise ValueError(f"{recipe.architecture} brings its weights; `pretrained` is for timm's")
     clip = Clip.parse(recipe.architecture)
-    if clip is None:
-        raise ValueError(f"no architecture is called {recipe.architecture}")
-    return load_clip(clip, tuned=recipe.tuned_blocks)
+    if clip and finished:
+        raise ValueError(f"only a convolutional expert can be trained further; {recipe.architecture} is none")
+    if clip:
+        return load_clip(clip, tuned=recipe.tuned_blocks)
+    if finished:
+        return load_finished_conv(recipe.architecture, finished)
+    return load_conv(recipe.architecture, recipe.pretrained, recipe.size)
 
 
 def _silent(_: int, __: Mapping[str, float]) -> None:
@@ -77,24 +82,28 @@ def train(
     teacher: Mapping[str, float] | None = None,
     log: Log = _silent,
     lessons: Lessons | None = None,
+    device: Device = "cpu",
 ) -> nn.Module:
     """Train, or continue what `folder` holds; returns the averaged weights that did best on the worst tier.
 
     They are written to FINISHED in the folder, as the artefact takes them: CLIP's linear layers as int8 again.
     judged: held-out photos (the val split) that choose among checkpoints and end the run early. lessons: what CLIP's
-    trunk says of the photos, for a convolutional expert to learn from instead of the photos' files.
+    trunk says of the photos, for a convolutional expert to learn from instead of the photos' files. device: what
+    learns; the expert comes back on the CPU.
     """
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads)
+    torch.backends.cudnn.deterministic = True
     if lessons:
         expert.add_module(IMITATION, Imitation(expert.head.in_channels, lessons.tokens.shape[1]))  # type: ignore[arg-type]
+    expert.to(device)
     averaged, optimiser = deepcopy(expert), _optimiser(expert, recipe)
     run = _Run(folder, expert, averaged, optimiser, recipe)
     first = run.resume()
     targets = targets_of(photos, teacher or {}, recipe)
     source = Retold(photos, targets, recipe, lessons) if lessons else Showings(photos, targets, recipe)
     bar = tqdm(total=recipe.steps, initial=first, unit="step", disable=None)
-    for step, batch in zip(range(first, recipe.steps), batches(source, first), strict=False):
+    for step, batch in zip(range(first, recipe.steps), batches(source, first, _loaders(device)), strict=False):
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * _schedule(step, recipe)
         losses = _losses(expert, batch, recipe, np.random.default_rng((recipe.seed, step, 1)))
@@ -117,7 +126,7 @@ def train(
             break
     bar.close()
     run.restore_best()
-    finished = averaged.eval()
+    finished = averaged.cpu().eval()
     if lessons:
         delattr(finished, IMITATION)
     if isinstance(finished, ClipExpert):
@@ -130,9 +139,9 @@ def train(
 def judge(
     expert: nn.Module, photos: Sequence[Photo], recipe: Recipe, tiers: Sequence[str] = ("clean", "hard")
 ) -> dict[str, float]:
-    """AUC by tier over the recipe's views, as the expert will be asked in service."""
+    """AUC by tier over the recipe's views, as the expert will be asked in service, on the device where it lies."""
     expert.eval()
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(_loaders(_place(expert).type)) as pool:
         return {
             f"auc_{tier}": auc([photo.label for photo in photos], _scores(expert, photos, tier, recipe, pool))
             for tier in tiers
@@ -154,7 +163,7 @@ def _scores(
         if there:
             views = np.stack([one for one in shown if one is not None])
             found = _logits(expert, torch.from_numpy(views.reshape(-1, *views.shape[2:])), recipe)
-            logits[at * at_once + np.array(there)] = found.reshape(len(there), -1).mean(1).double().numpy()
+            logits[at * at_once + np.array(there)] = found.reshape(len(there), -1).mean(1).cpu().double().numpy()
     return logits
 
 
@@ -167,23 +176,24 @@ def _judged_views(photo: Photo, tier: str, recipe: Recipe) -> NDArray[np.uint8] 
 
 def _logits(expert: nn.Module, views: Tensor, recipe: Recipe) -> Tensor:
     """(n, 3, s, s), 0..255 -> (n,) float32"""
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-        evidence: Tensor = expert(views.contiguous(memory_format=torch.channels_last))
+    place = _place(expert)
+    with torch.autocast(place.type, torch.bfloat16, enabled=recipe.bfloat16):
+        evidence: Tensor = expert(views.to(place).contiguous(memory_format=torch.channels_last))
     return evidence.float().mean((1, 2))
 
 
 def _losses(expert: nn.Module, batch: Batch, recipe: Recipe, rng: np.random.Generator) -> dict[str, Tensor]:
     """Fit of every showing to its target, and agreement of the two showings of a photo (symmetric KL)."""
     expert.eval()  # batch statistics stay ImageNet's: batches are small and half degraded
-    count, size = len(batch.views), batch.views.shape[-1]
-    views = torch.from_numpy(batch.views).reshape(count, 6, size, size).float()  # both showings are mixed alike
-    targets, drawn = torch.from_numpy(batch.targets), rng.random()
+    count, size, place = len(batch.views), batch.views.shape[-1], _place(expert)
+    views = torch.from_numpy(batch.views).to(place).reshape(count, 6, size, size).float()  # both are mixed alike
+    targets, drawn = torch.from_numpy(batch.targets).to(place), rng.random()
     if drawn < recipe.mixup:
         views, targets = mixup(views, targets, rng)
     elif drawn < recipe.mixup + recipe.cutmix:
         views, targets = cutmix(views, targets, rng)
     shown = views.reshape(count * 2, 3, size, size)
-    alike = torch.zeros(())
+    alike = torch.zeros((), device=place)
     if batch.insight:
         logits, alike = _imitate(expert, shown, batch.insight, recipe)
     else:
@@ -198,13 +208,23 @@ def _losses(expert: nn.Module, batch: Batch, recipe: Recipe, rng: np.random.Gene
 
 def _imitate(expert: nn.Module, views: Tensor, insight: Insight, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Logits, and how far the expert's features are from telling what the trunk saw: 2 where they tell nothing."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+    place = _place(expert)
+    with torch.autocast(place.type, torch.bfloat16, enabled=recipe.bfloat16):
         features = expert.features(views.contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
         evidence = expert.head(features)  # type: ignore[operator]
         maps, tokens = getattr(expert, IMITATION)(features)
-    seen, said = torch.from_numpy(insight.maps).flatten(0, 1), torch.from_numpy(insight.tokens).flatten(0, 1)
+    seen, said = (torch.from_numpy(some).to(place).flatten(0, 1) for some in (insight.maps, insight.tokens))
     far = mse_loss(maps.float(), seen) + mse_loss(tokens.float(), said)
     return evidence.float().mean((1, 2, 3)), far
+
+
+def _place(expert: nn.Module) -> torch.device:
+    return next(expert.parameters()).device
+
+
+def _loaders(device: str) -> int:
+    """Threads that make batches: beside a CPU's own work one, for an accelerator what the machine has, to feed it."""
+    return 1 if device == "cpu" else max(1, min(16, (os.cpu_count() or 2) - 1))
 
 
 def _optimiser(expert: ConvExpert | ClipExpert, recipe: Recipe) -> torch.optim.AdamW:
@@ -243,6 +263,7 @@ class _Run:
     ) -> None:
         self._folder, self._expert, self._averaged = folder, expert, averaged
         self._optimiser, self._recipe = optimiser, recipe
+        self._origin = _fingerprint(trained(expert))
         self._judged: list[dict[str, float]] = []
         self._started = time.monotonic()
 
@@ -274,6 +295,7 @@ class _Run:
             "losses": dict(figures),
             "judged": self._judged,
             "recipe": self._recipe.model_dump(mode="json"),
+            "origin": self._origin,
         }
         draft = self._folder / "meta.json.part"
         draft.write_text(json.dumps(facts, indent=1) + "\n")
@@ -292,6 +314,8 @@ class _Run:
         facts = json.loads(meta.read_text())
         if facts["recipe"] != self._recipe.model_dump(mode="json"):
             raise ValueError(f"{self._folder} holds a run of another recipe; give this one a folder of its own")
+        if facts.get("origin", self._origin) != self._origin:
+            raise ValueError(f"{self._folder} holds a run that began with other weights; give this one its own folder")
         step, self._judged = int(facts["step"]), facts["judged"]
         self._expert.load_state_dict(load_file(self._folder / f"expert-{step}.safetensors"), strict=False)
         self._averaged.load_state_dict(load_file(self._folder / f"averaged-{step}.safetensors"), strict=False)
@@ -317,12 +341,22 @@ class _Run:
 
     def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, self._folder / f"{name}.safetensors")
+        save_file(
+            {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, self._folder / f"{name}.safetensors"
+        )
 
 
 def trained(expert: nn.Module) -> dict[str, Tensor]:
     """The weights that a run changes, by name."""
     return {name: weight.detach() for name, weight in expert.named_parameters() if weight.requires_grad}
+
+
+def _fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Of what a run begins with, so that none goes on from a folder that began with something else."""
+    digest = sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _worst(figures: Mapping[str, float]) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import timm
 import torch
 from onnx import numpy_helper
 from safetensors import SafetensorError
@@ -19,6 +20,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from detector.networks import (
+    B0,
     NATIVE,
     Clip,
     ClipExpert,
@@ -27,6 +29,7 @@ from detector.networks import (
     batch_norms,
     build,
     build_b0,
+    build_conv,
     restore_linears,
 )
 from training.export import LOOSE
@@ -71,25 +74,77 @@ def _open_gate(block: nn.Module) -> None:
     last.weight.div_(torch.sigmoid(torch.tensor(GATE)))  # type: ignore[union-attr, operator]
 
 
-def load_finished_b0(architecture: str, path: Path) -> ConvExpert:
+def load_conv(architecture: str, pretrained: str = "", size: int = 224) -> ConvExpert:
+    """A convolutional expert to train, its head empty; ValueError where there is none, or its weights do not fit.
+
+    pretrained: for `timm.<model>` a safetensors file under timm's names, its classifier not needed, or `hub`, which
+    fetches what timm offers; nothing begins at random. The other architectures bring their weights.
+    """
+    if architecture in B0:
+        return ConvExpert(load_b0(architecture))
+    expert = build_conv(architecture)
+    if expert is None:
+        raise ValueError(f"no architecture is called {architecture}")
+    if pretrained:
+        _fill_trunk(
+            expert.trunk, architecture, _fetch(architecture) if pretrained == "hub" else _read(Path(pretrained))
+        )
+    _check_map(expert, architecture, size)
+    return expert
+
+
+def _fill_trunk(trunk: nn.Module, architecture: str, state: Mapping[str, Tensor]) -> None:
+    try:
+        missing = trunk.load_state_dict(dict(state), strict=False).missing_keys
+    except RuntimeError:
+        missing = ["all of it"]
+    if missing:
+        raise ValueError(f"the pretrained weights are not those of {architecture}; they lack {missing[0]}")
+
+
+def _fetch(architecture: str) -> Mapping[str, Tensor]:
+    name = architecture.partition(".")[2]
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"timm's weights of {name} can't be fetched; name a file instead: {error}") from None
+    return model.state_dict()
+
+
+@torch.inference_mode()
+def _check_map(expert: ConvExpert, architecture: str, size: int) -> None:
+    """An expert explains itself by a map of features, which not every network of timm has."""
+    try:
+        shape = expert.eval().features(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape
+    except (AssertionError, AttributeError, RuntimeError):
+        shape = torch.Size()
+    if len(shape) != 4 or shape[1] != expert.head.in_channels:
+        raise ValueError(f"{architecture} has no map of features at {size} pixels; take a convolutional network")
+
+
+def load_finished_conv(architecture: str, path: Path) -> ConvExpert:
     """A finished expert to train further: what a run left, or a model folder's, such as the default model's.
 
     ValueError where the file holds another network.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: is no safetensors file: {error}") from None
+    state = _read(path)
     state.pop(LOOSE, None)
-    expert = ConvExpert(load_b0(architecture))
+    expert = load_conv(architecture)
     folded = not any(name.endswith(".running_mean") for name in state)
     try:
         expert.load_state_dict(_unfold(state, expert) if folded else state)
     except RuntimeError:
         raise ValueError(f"{path}: these are not the weights of a finished {architecture}") from None
     return expert
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: is no safetensors file: {error}") from None
 
 
 @torch.no_grad()

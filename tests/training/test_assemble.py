@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from detector.artefact import load
-from detector.networks import ConvExpert, build, build_b0
+from detector.networks import ConvExpert, build, build_b0, build_conv
 from detector.preprocess import View
 from tests.conftest import SIZE, Tiny, make_photo
+from training import assemble
 from training.assemble import InvalidExperts, Trained, agreement, draft, read_experts, rebuild, remake, write
 from training.recipe import Recipe
 
@@ -88,6 +89,44 @@ def test_a_listing_names_weights_beside_it_and_folds_what_was_trained_unfolded(t
     views = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
         assert torch.allclose(found.module(views), expert(views), atol=1e-4)
+
+
+def test_a_network_of_timm_becomes_a_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    expert = build_conv("timm.resnet10t")
+    assert expert
+    save_file(expert.state_dict(), tmp_path / "r.safetensors")
+    (tmp_path / "experts.yaml").write_text(
+        "size: 64\nexperts:\n"
+        "- {name: r, architecture: timm.resnet10t, state: [r.safetensors], views: [{kind: whole}]}\n"
+    )
+    made = draft(*read_experts(tmp_path / "experts.yaml"), tmp_path / "model")
+    assert agreement(made, {"r": expert.eval()}, [make_photo()])["fast"] < 1e-3
+    assert agreement(made, rebuild(made), [make_photo()])["fast"] < 1e-3
+
+
+class Twice(nn.Module):
+    """A norm that stands behind a convolution, but takes twice what that gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        nn.init.constant_(self.norm.running_mean, 0.5)  # type: ignore[arg-type]
+
+    def forward_features(self, views: Tensor) -> Tensor:
+        found: Tensor = self.norm(2 * self.conv(views))
+        return found
+
+
+def test_norms_that_can_t_be_folded_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assemble, "build_conv", lambda _: ConvExpert(Twice(), 4))
+    save_file(ConvExpert(Twice(), 4).state_dict(), tmp_path / "t.safetensors")
+    (tmp_path / "experts.yaml").write_text(
+        "experts: [{name: t, architecture: twice, state: [t.safetensors], views: [{kind: whole}]}]"
+    )
+    with pytest.raises(InvalidExperts, match="t: the batch norms of twice can't be folded"):
+        read_experts(tmp_path / "experts.yaml")
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,8 @@ def test_an_expert_is_trained_tracked_and_gone_on_with(recipe: Path, capsys: pyt
     assert "tiny.yaml: mood: Extra inputs" in fault(capsys, "train", str(recipe))
     assert "absent.yaml: No such file" in fault(capsys, "train", "absent.yaml")
     recipe.write_text(yaml.safe_dump(RECIPE))
+    if not torch.cuda.is_available():
+        assert "--device is cuda, but this machine has none" in fault(capsys, "train", str(recipe), "--device", "cuda")
     Path("teacher.json").write_text("[]")
     assert "is not what `python -m training probe` writes" in fault(
         capsys, "train", str(recipe), "--teacher", "teacher.json"

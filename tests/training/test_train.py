@@ -1,6 +1,7 @@
 """training.train: a run learns, repeats by its seed, goes on where it was stopped, and survives broken photos."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from detector.networks import ConvExpert
 from training.data import Photo
 from training.features import Lessons
-from training.lessons import Retold, Showings, batches, targets_of
+from training.lessons import Batch, Insight, Retold, Showings, Source, batches, targets_of
 from training.recipe import Recipe
-from training.train import Log, judge, train
+from training.train import IMITATION, Imitation, Log, _losses, judge, start, train
 
 RECIPE = Recipe(
     size=32, photos=4, steps=6, warmup=1, learning_rate=0.01, head_learning_rate=0.05, crops=0.3,
@@ -80,6 +82,29 @@ def test_a_folder_of_another_recipe_is_not_continued(photos: list[Photo], tmp_pa
         train(photos, photos, expert(), RECIPE.model_copy(update={"seed": 1}), tmp_path)
 
 
+def test_a_folder_of_a_run_from_other_weights_is_not_continued(photos: list[Photo], tmp_path: Path) -> None:
+    train(photos, photos, expert(), RECIPE, tmp_path)
+    other = expert()
+    nn.init.ones_(other.head.weight)
+    with pytest.raises(ValueError, match="began with other weights"):
+        train(photos, photos, other, RECIPE, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["b0", "timm.resnet10t"])
+def test_a_recipe_s_seed_draws_what_no_pretraining_fills(name: str) -> None:
+    heads = [start(Recipe(architecture=name, seed=seed, size=64)).head.weight for seed in (1, 2, 1)]  # type: ignore[union-attr]
+    torch.testing.assert_close(heads[0], heads[2], atol=0, rtol=0)
+    assert not torch.equal(heads[0], heads[1])  # type: ignore[arg-type]
+
+
+def test_pretrained_weights_are_for_timm_s_networks(tmp_path: Path) -> None:
+    for name in ("b0", "clip.b16.1"):
+        with pytest.raises(ValueError, match=f"{name} brings its weights"):
+            start(Recipe(architecture=name, pretrained="hub"))
+    with pytest.raises(ValueError, match="no such file"):
+        start(Recipe(architecture="timm.resnet10t", pretrained=str(tmp_path / "absent")))
+
+
 def test_the_best_judgement_is_shipped_and_lack_of_progress_ends_the_run(
     photos: list[Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +140,30 @@ def test_what_a_step_shows_depends_on_seed_and_number_alone(photos: list[Photo])
 
     assert batch(0, 5) == batch(0, 5)
     assert len({batch(0, 5), batch(0, 6), batch(1, 5)}) == 3
+
+
+def test_batches_come_in_order_from_any_number_of_loaders() -> None:
+    class Slow(Source):
+        def batch(self, step: int) -> Batch:
+            time.sleep(0.02 * (step % 3 == 0))
+            return Batch(np.zeros(0), np.array([step], np.float32))
+
+    for loaders in (1, 4):
+        found = [int(batch.targets[0]) for _, batch in zip(range(9), batches(Slow(), 5, loaders), strict=False)]
+        assert found == list(range(5, 14))
+
+
+@pytest.mark.parametrize("mix", ["", "mixup", "cutmix", "imitation"])
+def test_a_loss_is_taken_where_the_expert_lies(mix: str) -> None:
+    """On a GPU that is only pretended: each tensor has a place, and an operation across two places raises."""
+    recipe = RECIPE.model_copy(update={mix: 1.0} if mix else {})
+    seen = Insight(np.zeros((4, 2, 768, 4, 4), np.float32), np.zeros((4, 2, 10), np.float32))
+    batch = Batch(np.zeros((4, 2, 3, 32, 32), np.uint8), np.zeros(4, np.float32), seen if mix == "imitation" else None)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        pretended = expert()
+        pretended.add_module(IMITATION, Imitation(8, 10))
+        losses = _losses(pretended, batch, recipe, np.random.default_rng(0))
+    assert {loss.device.type for loss in losses.values()} == {"cuda"}
 
 
 def test_a_teacher_moves_only_the_photos_it_knows(photos: list[Photo]) -> None:

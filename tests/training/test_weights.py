@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -11,7 +12,7 @@ from detector.networks import Clip, ClipExpert, ConvExpert, build, fold_batch_no
 from training.export import save_network
 from training.recipe import Recipe
 from training.train import start
-from training.weights import load_b0, load_clip, load_finished_b0
+from training.weights import load_b0, load_clip, load_conv, load_finished_conv
 
 VIEWS = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -45,13 +46,54 @@ def test_folding_batch_norm_changes_nothing_and_fits_what_the_artefact_builds(na
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet10t", "regnetx_002"])
+def test_a_network_of_timm_begins_with_given_weights_and_folds_to_what_the_artefact_builds(
+    name: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    whole = timm.create_model(name)  # with its classifier, as checkpoints come
+    for norm in whole.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr]
+    save_file(whole.state_dict(), tmp_path / "whole.safetensors")
+    expert = load_conv(f"timm.{name}", str(tmp_path / "whole.safetensors"), 64).eval()
+    mean, std = (torch.tensor(whole.pretrained_cfg[part]).reshape(3, 1, 1) for part in ("mean", "std"))
+    seen = whole.eval().forward_features((VIEWS / 255 - mean) / std)
+    torch.testing.assert_close(expert.features(VIEWS), seen, atol=1e-4, rtol=1e-3)
+    before = expert(VIEWS)
+    built = build(f"timm.{name}").eval()
+    built.load_state_dict(fold_batch_norm(expert).state_dict())
+    torch.testing.assert_close(built(VIEWS), before, atol=1e-4, rtol=1e-3)
+
+
+def test_what_timm_has_not_and_what_has_no_map_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no model called resnet9000"):
+        load_conv("timm.resnet9000")
+    for transformer in ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"):
+        with pytest.raises(ValueError, match=f"{transformer} has no map of features"):
+            load_conv(f"timm.{transformer}")
+    save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    save_file({"other": torch.zeros(3)}, tmp_path / "another.safetensors")
+    for file in ("other", "another"):
+        with pytest.raises(ValueError, match=r"not those of timm\.resnet10t"):
+            load_conv("timm.resnet10t", str(tmp_path / f"{file}.safetensors"))
+
+
+@pytest.mark.parametrize("address", ["timm.hf-hub:someone/model", "timm.local-dir:/tmp/model", "timm."])
+def test_no_address_is_an_architecture(address: str) -> None:
+    """timm would fetch what such a name points to, and a model folder may come from anyone."""
+    with pytest.raises(ValueError, match="no architecture is called"):
+        build(address)
+
+
+@torch.inference_mode()
 def test_a_finished_expert_is_unfolded_to_what_it_computes(tmp_path: Path) -> None:
     shipped = fold_batch_norm(ConvExpert(load_b0("b0"))).eval()
     for weight in shipped.parameters():
         weight.add_(0.02 * weight.abs().mean() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
         weight.copy_(weight.half())  # as the artefact keeps it
     save_network(shipped, 64, tmp_path, "b0.xml", {"b0.safetensors": ""})
-    unfolded = load_finished_b0("b0", tmp_path / "b0.safetensors").eval()
+    unfolded = load_finished_conv("b0", tmp_path / "b0.safetensors").eval()
     torch.testing.assert_close(unfolded(VIEWS), shipped(VIEWS), atol=1e-3, rtol=1e-3)
     assert any(isinstance(module, nn.BatchNorm2d) for module in unfolded.modules())
     torch.testing.assert_close(fold_batch_norm(unfolded)(VIEWS), shipped(VIEWS), atol=1e-3, rtol=1e-3)
@@ -62,7 +104,7 @@ def test_what_a_run_left_is_trained_further_as_it_is(tmp_path: Path) -> None:
     trained = ConvExpert(load_b0("b0")).eval()
     trained.head.weight.fill_(0.01)
     save_file(trained.state_dict(), tmp_path / "finished.safetensors")
-    again = load_finished_b0("b0", tmp_path / "finished.safetensors")
+    again = load_finished_conv("b0", tmp_path / "finished.safetensors")
     for name, weight in trained.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], weight, atol=0, rtol=0)
 
@@ -70,15 +112,15 @@ def test_what_a_run_left_is_trained_further_as_it_is(tmp_path: Path) -> None:
 def test_weights_of_another_network_are_not_trained_further(tmp_path: Path) -> None:
     save_file(build("clip.b16.1").state_dict(), tmp_path / "clip.safetensors")
     with pytest.raises(ValueError, match="not the weights of a finished b0"):
-        load_finished_b0("b0", tmp_path / "clip.safetensors")
+        load_finished_conv("b0", tmp_path / "clip.safetensors")
     save_file(fold_batch_norm(ConvExpert(load_b0("b0"))).state_dict(), tmp_path / "b0.safetensors")
     with pytest.raises(ValueError, match=r"not the weights of a finished b0\.lite"):
-        load_finished_b0("b0.lite", tmp_path / "b0.safetensors")
+        load_finished_conv("b0.lite", tmp_path / "b0.safetensors")
     (tmp_path / "text.safetensors").write_text("no tensors in here")
     with pytest.raises(ValueError, match="is no safetensors file"):
-        load_finished_b0("b0", tmp_path / "text.safetensors")
+        load_finished_conv("b0", tmp_path / "text.safetensors")
     with pytest.raises(ValueError, match="there is no such file"):
-        load_finished_b0("b0", tmp_path / "absent.safetensors")
+        load_finished_conv("b0", tmp_path / "absent.safetensors")
 
 
 def test_a_trunk_is_not_trained_further() -> None:
