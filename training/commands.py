@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
@@ -40,7 +41,7 @@ from training import (
 )
 from training.augment import TIERS, write_sheet
 from training.data import LABELS, InvalidDataset, Photo
-from training.metrics import auc
+from training.metrics import auc, tpr_at_fpr
 from training.recipe import Recipe
 from training.tracking import tracking
 
@@ -104,14 +105,19 @@ def fit_probe(given: Namespace) -> int:
     head = probe.fit(known, taught, variants, taps, given.strength, given.share)
     for tier in TIERS:
         said = head.logits(known.of(held_out, tier, taps))
-        print(f"val, {tier}: AUC {auc([photo.label for photo in held_out], said):.4f}")
+        print(f"val, {tier}: {_worth(held_out, said)}")
     given.folder.mkdir(parents=True, exist_ok=True)
     probe.save(head, given.folder / "head.safetensors")
     logits = probe.cross_fit(known, taught, variants, taps, given.strength, given.share)
-    print(f"train, sources left out: AUC {auc([photo.label for photo in taught], logits):.4f}")
+    print(f"train, sources left out: {_worth(taught, logits)}")
     probe.teach(taught, logits, given.folder / "teacher.json")
     print(f"Head and teacher: {given.folder}. Next: train, with --head or --teacher.")
     return 0
+
+
+def _worth(photos: Sequence[Photo], logits: NDArray[np.float64]) -> str:
+    labels = [photo.label for photo in photos]
+    return f"AUC {auc(labels, logits):.4f}, TPR at 1 % FPR {tpr_at_fpr(labels, logits, 0.01):.3f}"
 
 
 def weigh_budgets(given: Namespace) -> int:
