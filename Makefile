@@ -160,7 +160,7 @@ augment: $(DEV)/.installed ## draw what every degradation does to photos (DATA=.
 	$(TRAIN) augment $(WITH_DATA)
 
 features: $(DEV)/.installed ## cache what frozen CLIP says of photos (DATA=...), and fit a head on it
-	$(TRAIN) features $(WITH_DATA) --lessons --spread
+	$(TRAIN) features $(WITH_DATA) --lessons
 	$(TRAIN) probe $(WITH_DATA)
 
 train: $(DEV)/.installed ## fine-tune an expert (DATA=..., RECIPE=...); goes on where it was

@@ -21,23 +21,19 @@ PATCH, NATIVE = 16, 224  # pixels: a side of what CLIP takes as one token, and o
 
 @dataclass(frozen=True)
 class Clip:
-    """Which CLIP expert: the blocks it is read after, the side in pixels of what its trunk looks at, what is read."""
+    """Which CLIP expert: the blocks it is read after, and the side of what its trunk looks at, in pixels."""
 
     taps: tuple[int, ...]
     side: int = NATIVE
-    spread: bool = False  # also how far the patches of a photo lie apart
 
     @classmethod
     def parse(cls, architecture: str) -> Self | None:
-        """From `clip.b16.<tap>-<tap>...[.spread][@<side>]`; None for the name of something else."""
-        found = re.fullmatch(r"clip\.b16\.(\d+(?:-\d+)*)(\.spread)?(?:@(\d+))?", architecture)
-        if found is None:
-            return None
-        return cls(tuple(map(int, found[1].split("-"))), int(found[3] or NATIVE), bool(found[2]))
+        """From `clip.b16.<tap>-<tap>...[@<side>]`; None for the name of something else."""
+        found = re.fullmatch(r"clip\.b16\.(\d+(?:-\d+)*)(?:@(\d+))?", architecture)
+        return cls(tuple(map(int, found[1].split("-"))), int(found[2] or NATIVE)) if found else None
 
     def __str__(self) -> str:
-        spread, side = ".spread" * self.spread, f"@{self.side}" * (self.side != NATIVE)
-        return f"clip.b16.{'-'.join(map(str, self.taps))}{spread}{side}"
+        return f"clip.b16.{'-'.join(map(str, self.taps))}" + (f"@{self.side}" if self.side != NATIVE else "")
 
     @property
     def grid(self) -> int:
@@ -51,8 +47,7 @@ def build(architecture: str) -> nn.Module:
     `b0`: EfficientNet-B0 with ReLU6, batch statistics folded away; `b0.lite`: without squeeze-excite;
     `timm.resnet18`: a convolutional network of timm, likewise.
     `clip.b16.6-8-9`: CLIP ViT-B/16 cut after block 9, read after blocks 6, 8 and 9, linear layers as int8;
-    `clip.b16.6-8-9@288`: the same, its trunk looking at 288 pixels a side and not at 224; `clip.b16.6-8-9.spread`: also
-    read for how far the patches lie apart.
+    `clip.b16.6-8-9@288`: the same, its trunk looking at 288 pixels a side and not at 224.
     """
     conv = build_conv(architecture)
     if conv:
@@ -134,9 +129,7 @@ class ClipExpert(nn.Module):
     """A CLIP trunk read after some of its blocks: a linear head on the class token and on the mean patch token.
 
     The patch part is linear, so it is applied to every patch before the mean; the class token speaks for no
-    place and is spread over all. With `spread` the head also reads the standard deviation over the patches, which is
-    the mean of `shares`, so the map stays exact. Views larger than the trunk's side are shrunk to it, by whole pixels
-    averaged.
+    place and is spread over all. Views larger than the trunk's side are shrunk to it, by whole pixels averaged.
     """
 
     def __init__(self, trunk: nn.Module, clip: Clip) -> None:
@@ -150,8 +143,6 @@ class ClipExpert(nn.Module):
         self.head = nn.ModuleDict(
             {"patch": nn.Linear(768 * len(taps), 1), "token": nn.Linear(768 * len(taps), 1, bias=False)}
         )
-        if clip.spread:
-            self.head["spread"] = nn.Linear(768 * len(taps), 1, bias=False)
 
     def tokens(self, views: Tensor) -> Tensor:
         """The residual stream after each tap: (n, 1 + grid * grid, 768 * taps), the class token first."""
@@ -169,17 +160,8 @@ class ClipExpert(nn.Module):
 
     def forward(self, views: Tensor) -> Tensor:
         tokens = self.tokens(views)
-        patches = tokens[:, 1:]
-        evidence: Tensor = self.head["patch"](patches)[..., 0] + self.head["token"](tokens[:, 0])
-        if self.clip.spread:
-            evidence = evidence + self.head["spread"](shares(patches))[..., 0]
+        evidence: Tensor = self.head["patch"](tokens[:, 1:])[..., 0] + self.head["token"](tokens[:, 0])
         return evidence.reshape(-1, self.clip.grid, self.clip.grid)
-
-
-def shares(patches: Tensor, least: float = 1e-12) -> Tensor:
-    """Each patch's part in the standard deviation over patches: their mean is that deviation. (n, patches, values)"""
-    apart = (patches - patches.mean(1, keepdim=True)).square()
-    return apart / (apart.mean(1, keepdim=True) + least).sqrt()
 
 
 class QuantisedLinear(nn.Module):

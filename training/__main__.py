@@ -87,7 +87,6 @@ def _parser() -> argparse.ArgumentParser:
     cached.add_argument("--taps", type=int, nargs="+", default=[6, 8, 10], help="blocks after which it is read")
     cached.add_argument("--side", type=int, default=224, help="of what the trunk looks at, in pixels")
     cached.add_argument("--size", type=int, help="of the views, a multiple of the side; the same if not given")
-    cached.add_argument("--spread", action="store_true", help="also how far the patches of a photo lie apart")
     cached.add_argument("--copies", type=int, default=3, help="degraded copies of each training photo")
     cached.add_argument("--lessons", action="store_true", help="also keep what `train --lessons` learns from")
     cached.add_argument("--folder", type=Path, default=RUNS / "features")

@@ -89,7 +89,7 @@ def extract_features(given: Namespace) -> int:
     showings = features.plan(photos, given.copies)
     if (given.size or given.side) % given.side or given.side % PATCH:
         raise InvalidRun(f"the views' side must be a multiple of {given.side}, and that one of {PATCH}")
-    clip = Clip(tuple(sorted(given.taps)), given.side, given.spread)
+    clip = Clip(tuple(sorted(given.taps)), given.side)
     broken = features.extract(showings, clip, given.folder, lessons=given.lessons, size=given.size)
     print(f"Features: {given.folder}; photos that can't be read, counted once a showing: {broken}. Next: probe.")
     return 0

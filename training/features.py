@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from detector.errors import InvalidImage
-from detector.networks import Clip, ClipExpert, shares
+from detector.networks import Clip, ClipExpert
 from detector.preprocess import View, make_views
 from training.augment import TIERS, Degradation, degrade, to_tier
 from training.data import Photo, read_photo
@@ -44,10 +44,10 @@ class Features:
 
     clip: Clip
     rows: dict[tuple[str, str], int]  # (photo path, variant) -> row
-    values: NDArray[np.float16]  # (rows, 2 or 3, 768 * taps): class token, mean patch token, patches' deviation
+    values: NDArray[np.float16]  # (rows, 2, 768 * taps): class token, mean patch token
 
     def of(self, photos: Sequence[Photo], variant: str, taps: Sequence[int]) -> NDArray[np.float32]:
-        """(photos, 2 or 3 * 768 * taps): class tokens, then patch tokens, then deviations, of the taps asked for."""
+        """(photos, 2 * 768 * taps): class tokens, then patch tokens, of the taps asked for."""
         rows = [self.rows[str(photo.path), variant] for photo in photos]
         columns = np.concatenate([np.arange(768) + 768 * self.clip.taps.index(tap) for tap in taps])
         return np.asarray(self.values[rows][:, :, columns], np.float32).reshape(len(rows), -1)
@@ -64,7 +64,7 @@ class Lessons:
 
 
 class _Taps(nn.Module):
-    """What a row keeps, (n, 2 or 3, 768 * taps); and the last tap's patches as a map, two by two averaged."""
+    """Tokens, patches averaged: (n, 2, 768 * taps); and the last tap's patches as a map, two by two averaged."""
 
     def __init__(self, expert: ClipExpert) -> None:
         super().__init__()
@@ -73,10 +73,7 @@ class _Taps(nn.Module):
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.expert.tokens(views)
         patches = tokens[:, 1:, -768:].transpose(1, 2).reshape(-1, 768, self.expert.clip.grid, self.expert.clip.grid)
-        said = [tokens[:, 0], tokens[:, 1:].mean(1)]
-        if self.expert.clip.spread:
-            said.append(shares(tokens[:, 1:]).mean(1))
-        return torch.stack(said, 1), nn.functional.avg_pool2d(patches, 2)
+        return torch.stack([tokens[:, 0], tokens[:, 1:].mean(1)], 1), nn.functional.avg_pool2d(patches, 2)
 
 
 def plan(photos: Sequence[Photo], copies: int) -> list[Showing]:
@@ -133,7 +130,7 @@ def extract(
 
 def _stores(folder: Path, rows: int, clip: Clip, size: int, fresh: bool) -> dict[str, np.memmap]:
     """The cache's arrays by the name of their file, one row a showing; those of lessons where `size` is given."""
-    kinds: dict[str, tuple[tuple[int, ...], type]] = {"values": ((2 + clip.spread, 768 * len(clip.taps)), np.float16)}
+    kinds: dict[str, tuple[tuple[int, ...], type]] = {"values": ((2, 768 * len(clip.taps)), np.float16)}
     if size:
         kinds |= {"maps": ((768, clip.grid // 2, clip.grid // 2), np.float16), "views": ((3, size, size), np.uint8)}
     mode = "w+" if fresh else "r+"
@@ -157,7 +154,7 @@ def read_lessons(folder: Path) -> Lessons:
     if not index["lessons"]:
         raise ValueError(f"the features in {folder} were taken without lessons; take them again with --lessons")
     views, values, maps = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("views", "values", "maps"))
-    return Lessons(_rows(index), views, values[:, :2].reshape(len(values), -1), maps)
+    return Lessons(_rows(index), views, values.reshape(len(values), -1), maps)
 
 
 def _finished(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ by source give probabilities that teach the small expert, none of them from a he
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from sklearn.linear_model import LogisticRegression
-from torch import from_numpy, nn, no_grad
+from torch import Tensor, from_numpy, nn, no_grad
 
 from detector.calibration import sigmoid
 from detector.networks import Clip, ClipExpert
@@ -25,7 +25,7 @@ from training.features import Features
 
 @dataclass(frozen=True)
 class Head:
-    """logit = weights . features + bias, over [class tokens, patch tokens, deviations where read] of `clip`'s taps."""
+    """logit = weights . features + bias, over [class tokens, patch tokens] of the taps of `clip`."""
 
     clip: Clip
     weights: NDArray[np.float64]
@@ -56,7 +56,7 @@ def fit(
     model = LogisticRegression(C=strength, max_iter=400, tol=1e-3)
     model.fit((stacked - mean) / scale, labels, sample_weight=weights)
     direction = model.coef_[0] / scale
-    return Head(replace(features.clip, taps=taps), direction, float(model.intercept_[0] - mean @ direction))
+    return Head(Clip(taps, features.clip.side), direction, float(model.intercept_[0] - mean @ direction))
 
 
 def cross_fit(
@@ -104,14 +104,15 @@ def read(path: Path) -> Head:
 @no_grad()
 def install(head: Head, expert: ClipExpert) -> None:
     """Put a head's weights into an expert that is read after the same taps."""
-    assert (expert.clip.taps, expert.clip.spread) == (head.clip.taps, head.clip.spread)
-    kinds = ("token", "patch", "spread")[: 2 + head.clip.spread]
-    for kind, weights in zip(kinds, np.split(head.weights, len(kinds)), strict=True):
-        _linear(expert, kind).weight.copy_(from_numpy(weights).float().reshape(1, -1))
-    _linear(expert, "patch").bias.fill_(head.bias)
+    assert expert.clip.taps == head.clip.taps
+    token, patch = np.split(head.weights, 2)
+    linear = expert.head["patch"], expert.head["token"]
+    assert isinstance(linear[0], nn.Linear)
+    assert isinstance(linear[1], nn.Linear)
+    linear[0].weight.copy_(_row(patch))
+    linear[1].weight.copy_(_row(token))
+    linear[0].bias.fill_(head.bias)
 
 
-def _linear(expert: ClipExpert, kind: str) -> nn.Linear:
-    layer = expert.head[kind]
-    assert isinstance(layer, nn.Linear)
-    return layer
+def _row(values: NDArray[np.float64]) -> Tensor:
+    return from_numpy(values).float().reshape(1, -1)

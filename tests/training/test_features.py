@@ -20,7 +20,6 @@ from training.probe import read as read_head
 from training.weights import load_clip
 
 ONE = Clip((1,))
-SPREAD = Clip((1,), spread=True)
 
 
 @pytest.fixture(scope="module")
@@ -90,39 +89,18 @@ def test_a_broken_photo_is_counted(tmp_path: Path, photos: list[Photo]) -> None:
     assert extract([Showing(photos[0], "clean"), Showing(broken, "clean")], ONE, tmp_path / "cache", "f32") == 1
 
 
-@pytest.fixture(scope="module")
-def spread(photos: list[Photo], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("spread")
-    extract(plan(photos, 1), SPREAD, folder, "f32", lessons=True)
-    return folder
-
-
-def test_a_cache_may_keep_how_far_patches_lie_apart(photos: list[Photo], cache: Path, spread: Path) -> None:
-    values = np.load(spread / "values.npy").astype(np.float32)
-    np.testing.assert_allclose(values[:, :2], np.load(cache / "values.npy"), atol=0.02, rtol=0.01)
-    lessons = read_lessons(spread)
-    tokens = load_clip(SPREAD).eval().tokens(torch.from_numpy(np.array(lessons.views[:3]))).detach().numpy()
-    np.testing.assert_allclose(values[:3, 2], tokens[:, 1:].std(1), atol=0.01, rtol=0.01)
-    assert lessons.tokens.shape == (len(values), 2 * 768)  # a student is taught what it was always taught
-    assert read(spread).of(photos[:2], "clean", (1,)).shape == (2, 3 * 768)
-
-
-@pytest.mark.parametrize("clip", [ONE, SPREAD], ids=str)
-def test_a_head_in_the_expert_gives_the_probe_s_logits(
-    clip: Clip, photos: list[Photo], cache: Path, spread: Path, tmp_path: Path
-) -> None:
+def test_a_head_in_the_expert_gives_the_probe_s_logits(photos: list[Photo], cache: Path, tmp_path: Path) -> None:
     trained = [photo for photo in photos if photo.split == "train"]
-    features = read(spread if clip.spread else cache)
+    features = read(cache)
     head = fit(features, trained, ["clean", "degraded-0"], (1,), 0.01)
     save(head, tmp_path / "head.safetensors")
     stored = read_head(tmp_path / "head.safetensors")
-    assert (stored.clip, stored.bias) == (clip, head.bias)
-    expert = load_clip(clip).eval()
+    assert (stored.clip, stored.bias) == (head.clip, head.bias)
+    expert = load_clip(ONE).eval()
     install(stored, expert)
     views = torch.from_numpy(np.stack([np.asarray(make_photo(64, 64, 0).resize((224, 224)))]).transpose(0, 3, 1, 2))
     tokens = expert.tokens(views.contiguous())
-    said = [tokens[:, 0], tokens[:, 1:].mean(1), tokens[:, 1:].std(1, correction=0)][: 2 + clip.spread]
-    seen = torch.stack(said, 1).reshape(1, -1).detach().numpy()
+    seen = torch.stack([tokens[:, 0], tokens[:, 1:].mean(1)], 1).reshape(1, -1).detach().numpy()
     assert expert(views.contiguous()).mean().item() == pytest.approx(float(head.logits(seen)[0]), abs=1e-3)
 
 
