@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     trained = add("train", "fine-tune an expert by a recipe; goes on from its last checkpoint", _data, _runs, _taught)
     trained.add_argument("recipe", type=Path, help="YAML, such as training/recipes/b0.yaml")
     trained.add_argument("--lessons", type=Path, help="features taken with --lessons, for a student of the trunk")
-    trained.add_argument("--further", type=Path, help="a finished b0's safetensors, to train further than it was")
+    trained.add_argument("--further", type=Path, help="a finished convolutional expert's safetensors, to go on from")
     trained.add_argument("--folder", type=Path, help="where checkpoints go; RUNS/<name of the recipe> if not given")
     tuned = add("tune", "search recipes; goes on with the search in its folder", _data, _taught)
     tuned.add_argument("recipe", type=Path, help="the recipe that is varied")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from detector.artefact import Artefact, load, seal
 from detector.calibration import Calibration, sigmoid
 from detector.ensemble import Expert, Fusion, Spec
-from detector.networks import Clip, build, build_conv, fold_batch_norm
+from detector.networks import Clip, batch_norms, build, build_conv, fold_batch_norm
 from detector.preprocess import View, make_views
 from detector.runtime import load_runtime
 from training import probe
@@ -190,7 +190,7 @@ def _trained(entry: _Entry, listing: Path) -> Trained:
 @torch.no_grad()
 def _folded(module: nn.Module, entry: _Entry, side: int = 128) -> nn.Module:
     """The module without batch norms; InvalidExperts where one does not take what the convolution before it gives."""
-    if Clip.parse(entry.architecture):
+    if next(batch_norms(module), None) is None:
         return module
     noise = torch.randint(256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     before = module(noise)

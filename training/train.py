@@ -186,7 +186,8 @@ def _losses(expert: nn.Module, batch: Batch, recipe: Recipe, rng: np.random.Gene
     """Fit of every showing to its target, and agreement of the two showings of a photo (symmetric KL)."""
     expert.eval()  # batch statistics stay ImageNet's: batches are small and half degraded
     count, size, place = len(batch.views), batch.views.shape[-1], _place(expert)
-    views = torch.from_numpy(batch.views).to(place).reshape(count, 6, size, size).float()  # both are mixed alike
+    views = torch.from_numpy(batch.views).to(place)
+    views = views.reshape(count, 6, size, size).float()  # both showings are mixed alike
     targets, drawn = torch.from_numpy(batch.targets).to(place), rng.random()
     if drawn < recipe.mixup:
         views, targets = mixup(views, targets, rng)
